@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+//
+// What every other header needs first: the compilers we build with, the macros that open and
+// close the namespace and export symbols, and ASYNCIO_ASSERT. Includes nothing.
+#pragma once
+
+#if !defined(__linux__)
+#error "asyncio needs Linux."
+#elif defined(__clang__) && __clang_major__ < 16
+#error "asyncio needs Clang 16 or newer."
+#elif !defined(__clang__) && (!defined(__GNUC__) || __GNUC__ < 12)
+#error "asyncio needs GCC 12 or newer, or Clang 16 or newer."
+#elif __cplusplus < 202002L
+#error "asyncio needs C++20: compile with -std=c++20 or newer."
+#elif !defined(__cpp_exceptions)
+#error "asyncio needs C++ exceptions: compile without -fno-exceptions."
+#endif
+
+// The library is compiled with -fvisibility=hidden; this marks what users may link to. It is on
+// classes too whose type information must be one and the same across shared libraries, as those
+// of exceptions.
+#define ASYNCIO_API __attribute__((visibility("default")))
+
+// The inline namespace is part of each symbol's name: a program that mixes two incompatible
+// versions does not link, instead of going wrong.
+#define ASYNCIO_BEGIN_NAMESPACE                                                                    \
+    namespace asyncio {                                                                            \
+    inline namespace v0 {
+#define ASYNCIO_END_NAMESPACE                                                                      \
+    }                                                                                              \
+    }
+
+// ASYNCIO_ASSERT states an invariant of ours; a broken promise of the caller throws instead. On
+// with the CMake option ASYNCIO_ASSERTIONS, for the library and all who link to it. It must never
+// decide the layout of a type, or what a program does when the condition holds.
+#if defined(ASYNCIO_ASSERTIONS) && ASYNCIO_ASSERTIONS
+ASYNCIO_BEGIN_NAMESPACE
+namespace detail {
+/// Says what did not hold and where on standard error, then aborts.
+[[noreturn]] ASYNCIO_API void assertion_failed(const char* condition, const char* file,
+                                               int line) noexcept;
+} // namespace detail
+ASYNCIO_END_NAMESPACE
+#define ASYNCIO_ASSERT(...)                                                                        \
+    ((__VA_ARGS__) ? static_cast<void>(0)                                                          \
+                   : ::asyncio::detail::assertion_failed(#__VA_ARGS__, __FILE__, __LINE__))
+#else
+// Unevaluated, but seen: what only an assertion uses is not reported as unused.
+#define ASYNCIO_ASSERT(...) static_cast<void>(sizeof((__VA_ARGS__) ? 1 : 0))
+#endif
