@@ -3,12 +3,10 @@
 #include <cstdio>
 #include <cstdlib>
 
-// Defined whether or not this build asserts, so that a user's build may, against any library.
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
-[[noreturn]] ASYNCIO_API void assertion_failed(const char* condition, const char* file,
-                                               int line) noexcept {
+void assertion_failed(const char* condition, const char* file, int line) noexcept {
     std::fprintf(stderr, "%s:%d: asyncio: an invariant does not hold: %s\n", file, line, condition);
     std::abort();
 }

@@ -30,10 +30,6 @@
     }                                                                                              \
     }
 
-// ASYNCIO_ASSERT states an invariant of ours; a broken promise of the caller throws instead. On
-// with the CMake option ASYNCIO_ASSERTIONS, for the library and all who link to it. It must never
-// decide the layout of a type, or what a program does when the condition holds.
-#if defined(ASYNCIO_ASSERTIONS) && ASYNCIO_ASSERTIONS
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 /// Says what did not hold and where on standard error, then aborts.
@@ -41,6 +37,11 @@ namespace detail {
                                                int line) noexcept;
 } // namespace detail
 ASYNCIO_END_NAMESPACE
+
+// ASYNCIO_ASSERT states an invariant of ours; a broken promise of the caller throws instead. On
+// with the CMake option ASYNCIO_ASSERTIONS, for the library and all who link to it. It must never
+// decide the layout of a type, or what a program does when the condition holds.
+#if defined(ASYNCIO_ASSERTIONS) && ASYNCIO_ASSERTIONS
 #define ASYNCIO_ASSERT(...)                                                                        \
     ((__VA_ARGS__) ? static_cast<void>(0)                                                          \
                    : ::asyncio::detail::assertion_failed(#__VA_ARGS__, __FILE__, __LINE__))
