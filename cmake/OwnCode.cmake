@@ -5,15 +5,14 @@
 
 set(asyncio_warnings
     -Wall -Wextra -Wpedantic
-    -Wcast-align -Wcast-qual -Wconversion -Wdouble-promotion -Wextra-semi -Wfloat-equal -Wformat=2
-    -Wimplicit-fallthrough -Wmissing-declarations -Wnon-virtual-dtor -Wold-style-cast
+    -Wcast-align -Wcast-qual -Wconversion -Wdouble-promotion -Wextra-semi -Wformat=2
+    -Wimplicit-fallthrough -Wnon-virtual-dtor -Wold-style-cast
     -Woverloaded-virtual -Wshadow -Wsign-conversion -Wundef -Wunused -Wvla
     -Wzero-as-null-pointer-constant)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     list(APPEND asyncio_warnings -Wduplicated-cond -Wlogical-op -Wsuggest-override)
 else()
-    list(APPEND asyncio_warnings -Wconditional-uninitialized -Winconsistent-missing-override
-         -Wloop-analysis -Wunreachable-code-break -Wunreachable-code-return)
+    list(APPEND asyncio_warnings -Winconsistent-missing-override -Wloop-analysis)
 endif()
 if(ASYNCIO_WERROR)
     list(APPEND asyncio_warnings -Werror)

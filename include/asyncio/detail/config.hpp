@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// What every other header needs first: the compilers we build with, the macros that open and
-// close the namespace and export symbols, and ASYNCIO_ASSERT. Includes nothing.
+// What every other header needs first: the compilers we build with and what differs between them,
+// the macros that open and close the namespace and export symbols, and ASYNCIO_ASSERT. Includes
+// nothing.
 #pragma once
 
 #if !defined(__linux__)
@@ -20,6 +21,8 @@
 // classes too whose type information must be one and the same across shared libraries, as those
 // of exceptions.
 #define ASYNCIO_API __attribute__((visibility("default")))
+#define ASYNCIO_NOINLINE __attribute__((noinline))
+#define ASYNCIO_COLD __attribute__((noinline, cold))
 
 // The inline namespace is part of each symbol's name: a program that mixes two incompatible
 // versions does not link, instead of going wrong.
@@ -29,6 +32,24 @@
 #define ASYNCIO_END_NAMESPACE                                                                      \
     }                                                                                              \
     }
+
+// GCC makes symmetric transfer a tail call only at -O2 and without sanitizers, so on GCC each
+// step of a task is a trampoline; Clang always transfers. Chosen by compiler alone, so that every
+// translation unit agrees.
+#if defined(__clang__)
+#define ASYNCIO_TRAMPOLINE 0
+#else
+#define ASYNCIO_TRAMPOLINE 1
+#endif
+
+// What a coroutine's type, and a function that passes one on, tell Clang about lifetimes.
+#if defined(__clang__)
+#define ASYNCIO_CORO_TYPE [[clang::coro_return_type, clang::coro_lifetimebound]]
+#define ASYNCIO_CORO_WRAPPER [[clang::coro_wrapper]]
+#else
+#define ASYNCIO_CORO_TYPE
+#define ASYNCIO_CORO_WRAPPER
+#endif
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
