@@ -169,7 +169,7 @@ Measurement yields(std::size_t count, std::size_t times) {
 }
 Measurement yield_1() { return yields(1, bench::scaled(5'000'000)); }
 Measurement yield_100() { return yields(100, bench::scaled(50'000)); }
-Measurement yield_100k() { return yields(100'000, bench::scaled(50)); }
+Measurement yield_100k() { return yields(100'000, 50); }
 
 Measurement yield_1_socket() {
     const RegisteredSocket socket;
