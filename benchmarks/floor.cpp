@@ -54,7 +54,6 @@ class FarTimer {
 };
 
 // ---- Sleeping tasks
-// --------------------------------------------------------------------------------------------------
 
 bare::Coro nap(int) { co_await bare::Sleep(10 * second); }
 bare::OneBlock nap_in_one_block(int) { co_await bare::Sleep(10 * second); }
@@ -108,7 +107,6 @@ Measurement sleepers_cpu() {
 }
 
 // ---- Cancelling
-// ------------------------------------------------------------------------------------------------------
 
 [[gnu::noinline]] bare::Coro deep_nap(int further_frames) {
     if (further_frames == 0) {
@@ -147,7 +145,6 @@ Measurement cancel_frame() {
 }
 
 // ---- Yield
-// -----------------------------------------------------------------------------------------------------------
 
 bare::Coro yield_often(std::size_t times) {
     for (std::size_t i = 0; i < times; ++i) co_await bare::Yield{};
@@ -221,7 +218,6 @@ Measurement clock_read() {
 }
 
 // ---- Tasks and children
-// ----------------------------------------------------------------------------------------------
 
 [[gnu::noinline]] bare::Coro nothing() { co_return; }
 
@@ -265,7 +261,6 @@ Measurement child_mallocs() { return allocations_of(await_children); }
 Measurement create_mallocs() { return allocations_of(create_and_await); }
 
 // ---- Timers
-// ----------------------------------------------------------------------------------------------------------
 
 // A callback, its argument and a count of handles.
 struct Callback : bare::Timer, bare::Pooled {
@@ -334,7 +329,6 @@ Measurement timer_1m() {
 }
 
 // ---- The door for other threads
-// --------------------------------------------------------------------------------------
 
 // A lock-free stack of posted nodes, taken whole and turned round, and an eventfd that is written
 // only for a loop that sleeps.
@@ -459,7 +453,6 @@ Measurement eventfd_write_read() {
 }
 
 // ---- Start
-// -----------------------------------------------------------------------------------------------------------
 
 bare::Coro first_callback() {
     bench::report_first_callback();

@@ -2,10 +2,10 @@
 //
 // The floor: the least code that does the same thing as the library, so that a figure of ours can
 // be quoted as a multiple of what the machine and the compiler allow. One loop, one thread,
-// everything in plain globals; no safety, no callbacks, no results. What it does do is
-// what asyncio's rules ask for: what was ready at the start of a turn runs in that turn, then the
-// poll, then timers; a task takes a hop to start and a hop to wake its waiter; an exception travels
-// through every frame; a frame is destroyed by the driver of the steps when it ends.
+// everything in plain globals; no safety, no callbacks, no results. What it keeps is what asyncio's
+// rules ask for: what was ready at the start of a turn runs in that turn, then the poll, then
+// timers; a task takes a hop to start and a hop to wake its waiter; an exception travels through
+// every frame; a frame is destroyed by the driver of the steps when it ends.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,6 @@
 namespace bare {
 
 // ---- Memory: free lists of blocks, one for each multiple of 16 bytes
-// -----------------------------------------------
 
 struct Pool {
     static constexpr std::size_t largest = 1024;
@@ -63,7 +62,6 @@ struct Pooled {
 };
 
 // ---- The ready queue: a FIFO of nodes that live in the frames that wait
-// ---------------------------------------------
 
 struct Node {
     Node* next = nullptr;
@@ -85,7 +83,6 @@ struct Queue {
 inline constinit Queue ready;
 
 // ---- Timers: a pairing heap of nodes, from which any node can leave
-// --------------------------------------------------
 
 struct Timer : Node { // `next` is the right sibling
     std::int64_t when = 0;
@@ -166,7 +163,6 @@ inline std::int64_t clock_ns(clockid_t clock = CLOCK_MONOTONIC) {
 }
 
 // ---- The driver of steps
-// --------------------------------------------------------------------------------------------
 
 // What is to happen after a frame has suspended: another one runs in the same step (GCC, whose
 // symmetric transfer is no tail call at every level of optimisation), or a frame that has ended is
@@ -227,8 +223,8 @@ inline constexpr std::int64_t longest_tick = 20'000'000;
 inline void run_until(const bool& stop) {
     while (!stop) {
         for (Node* node = ready.take_all(); node != nullptr;) {
-            Node* next =
-                node->next; // the node belongs to the frame, which may be gone after its step
+            // The node belongs to the frame, which may be gone after its step.
+            Node* next = node->next;
             step(node->frame);
             node = next;
         }
@@ -243,7 +239,6 @@ inline void run_until(const bool& stop) {
 }
 
 // ---- Coroutines and tasks
-// -------------------------------------------------------------------------------------------
 
 struct Cancelled {};
 struct Sleep;
@@ -283,8 +278,8 @@ struct State : Node, Pooled {
 
 struct Coro {
     struct promise_type : Pooled {
-        std::coroutine_handle<>
-            continuation; // the frame that awaits; none for a task's outermost frame
+        // The frame that awaits; none for the outermost frame of a task.
+        std::coroutine_handle<> continuation;
         State* task = nullptr;
         std::exception_ptr failure;
 

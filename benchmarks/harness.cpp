@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 // ---- Counting allocations: malloc itself is replaced, which catches operator new too
-// -------------------------------
 
 namespace {
 // A plain increment, not an atomic one: the rows that count have one thread.

@@ -48,7 +48,6 @@ class FarTimer {
 };
 
 // ---- Sleeping tasks
-// --------------------------------------------------------------------------------------------------
 
 Coro<> nap(int) { co_await asyncio::sleep(10s); }
 
@@ -84,7 +83,6 @@ Measurement sleepers_cpu() {
 }
 
 // ---- Cancelling
-// ------------------------------------------------------------------------------------------------------
 
 [[gnu::noinline]] Coro<> deep_nap(int further_frames) {
     if (further_frames == 0) {
@@ -119,7 +117,6 @@ Measurement cancel_frame() {
 }
 
 // ---- Yield
-// -----------------------------------------------------------------------------------------------------------
 
 Coro<> yield_often(std::size_t times) {
     for (std::size_t i = 0; i < times; ++i) co_await asyncio::sleep(0);
@@ -162,7 +159,6 @@ Measurement yield_100_socket_timer() {
 }
 
 // ---- Tasks and children
-// ----------------------------------------------------------------------------------------------
 
 [[gnu::noinline]] Coro<> nothing() { co_return; }
 
@@ -214,7 +210,6 @@ Measurement create_mallocs() { return asyncio::run(count_allocations(create_and_
 Measurement child_mallocs() { return asyncio::run(count_allocations(await_children)); }
 
 // ---- Timers
-// ----------------------------------------------------------------------------------------------------------
 
 // Timers in the hour after the next one; the loop is never run.
 struct ResidentTimers {
@@ -265,7 +260,6 @@ Measurement timer_1m() {
 }
 
 // ---- The door for other threads
-// --------------------------------------------------------------------------------------
 
 // From the loop's own thread: the price of the door itself, without a second core that fights for a
 // cache line.
@@ -363,7 +357,6 @@ Measurement threadsafe_burst_writes() {
 }
 
 // ---- Start
-// -----------------------------------------------------------------------------------------------------------
 
 Measurement start() { return bench::start_of_process("asyncio_bench_start", ""); }
 
