@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// The pool that coroutine frames, task states and callbacks come from.
+//
+// Blocks of one size stand side by side in chunks that belong to the thread which made them. Taking
+// and giving back on that thread touches no atomic; a block may also be given back on any other
+// thread, and a chunk is unmapped only when none of its blocks lives.
+#pragma once
+
+#include <asyncio/detail/config.hpp>
+
+#include <cstddef>
+
+ASYNCIO_BEGIN_NAMESPACE
+namespace detail {
+
+// Memory for `size` bytes, aligned to 16 (to 8 where size is not a multiple of 16).
+// Throws std::bad_alloc.
+ASYNCIO_API void* pool_allocate(std::size_t size);
+// `size` as it was asked for. Any thread.
+ASYNCIO_API void pool_deallocate(void* block, std::size_t size) noexcept;
+
+// Bytes that the calling thread's pool holds from the system now (0 in a build without the pool).
+ASYNCIO_API std::size_t pool_mapped_bytes() noexcept;
+
+// Base of classes that live in the pool.
+struct Pooled {
+    static void* operator new(std::size_t size) { return pool_allocate(size); }
+    static void operator delete(void* block, std::size_t size) noexcept {
+        pool_deallocate(block, size);
+    }
+};
+
+// Base of promises. GCC's frames need an alignment of 16 only if their size is a multiple of it;
+// Clang's always may.
+struct PooledFrame {
+#if defined(__clang__)
+    static constexpr std::size_t round_up(std::size_t size) {
+        return (size + 15) & ~std::size_t{15};
+    }
+#else
+    static constexpr std::size_t round_up(std::size_t size) { return size; }
+#endif
+    static void* operator new(std::size_t size) { return pool_allocate(round_up(size)); }
+    static void operator delete(void* block, std::size_t size) noexcept {
+        pool_deallocate(block, round_up(size));
+    }
+};
+
+} // namespace detail
+ASYNCIO_END_NAMESPACE

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+// The exceptions of asyncio, under Python's names.
+//
+// CancelledError, KeyboardInterrupt and SystemExit stand outside std::exception, as they stand
+// outside Exception in Python: `catch (const std::exception&)` lets them pass. Swallow a
+// CancelledError only if you know why; rethrow it after cleaning up.
+#pragma once
+
+#include <asyncio/detail/config.hpp>
+
+#include <stdexcept>
+#include <string>
+
+ASYNCIO_BEGIN_NAMESPACE
+
+// The task was cancelled. Thrown at the await where the task stood. (asyncio.CancelledError)
+class ASYNCIO_API CancelledError final {
+  public:
+    CancelledError();
+    explicit CancelledError(const std::string& message);
+    CancelledError(const CancelledError&) noexcept;
+    CancelledError& operator=(const CancelledError&) noexcept;
+    ~CancelledError();
+
+    // What was given to cancel(); empty if nothing was.
+    const char* message() const noexcept { return text_.what(); }
+    // The message, or "CancelledError" if there is none.
+    const char* what() const noexcept;
+
+  private:
+    std::runtime_error text_; // a string whose copies cannot throw
+};
+
+// Control-C. Leaves run() and run_forever() at once. (KeyboardInterrupt)
+class ASYNCIO_API KeyboardInterrupt final {
+  public:
+    KeyboardInterrupt() noexcept;
+    KeyboardInterrupt(const KeyboardInterrupt&) noexcept;
+    KeyboardInterrupt& operator=(const KeyboardInterrupt&) noexcept;
+    ~KeyboardInterrupt();
+    const char* what() const noexcept;
+};
+
+// A wish to end the process. Leaves run() and run_forever() at once. (SystemExit)
+class ASYNCIO_API SystemExit final {
+  public:
+    explicit SystemExit(int code = 0) noexcept;
+    SystemExit(const SystemExit&) noexcept;
+    SystemExit& operator=(const SystemExit&) noexcept;
+    ~SystemExit();
+    int code() const noexcept { return code_; }
+    const char* what() const noexcept;
+
+  private:
+    int code_;
+};
+
+// A call that makes no sense in the state that things are in. (RuntimeError)
+class ASYNCIO_API RuntimeError : public std::runtime_error {
+  public:
+    using std::runtime_error::runtime_error;
+    RuntimeError(const RuntimeError&) noexcept;
+    RuntimeError& operator=(const RuntimeError&) noexcept;
+    ~RuntimeError() override;
+};
+
+// An argument that no call can take, such as a delay that is not a number. (ValueError)
+class ASYNCIO_API ValueError : public std::invalid_argument {
+  public:
+    using std::invalid_argument::invalid_argument;
+    ValueError(const ValueError&) noexcept;
+    ValueError& operator=(const ValueError&) noexcept;
+    ~ValueError() override;
+};
+
+// A future asked for what its state does not give: the result of one that is not done, or a second
+// result. (asyncio.InvalidStateError)
+class ASYNCIO_API InvalidStateError : public std::runtime_error {
+  public:
+    using std::runtime_error::runtime_error;
+    InvalidStateError(const InvalidStateError&) noexcept;
+    InvalidStateError& operator=(const InvalidStateError&) noexcept;
+    ~InvalidStateError() override;
+};
+
+ASYNCIO_END_NAMESPACE

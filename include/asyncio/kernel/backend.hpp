@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+// What a loop asks of the kernel: to watch descriptors, to wait, to be woken.
+#pragma once
+
+#include <asyncio/detail/operation.hpp>
+#include <asyncio/kernel/system_calls.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+ASYNCIO_BEGIN_NAMESPACE
+
+// Who is told that a watched descriptor is ready. Queues what is to run, and runs nothing itself;
+// may be told again before that has run.
+class ASYNCIO_API Watcher {
+  public:
+    virtual void descriptor_ready(detail::ReadyQueue& ready) noexcept = 0;
+
+  protected:
+    ~Watcher() = default;
+};
+
+// One way to wait for descriptors. Belongs to one loop; everything but wake() is called on the
+// loop's thread only. Errors of the system are thrown as std::system_error.
+class ASYNCIO_API Backend {
+  public:
+    static constexpr std::int64_t no_timeout = -1;
+
+    virtual ~Backend();
+
+    // "epoll"
+    virtual const char* name() const noexcept = 0;
+
+    // Who is told when a descriptor can be read, and when it can be written; null: nobody. Told
+    // again at each wait() for as long as it holds. Both null: the descriptor is forgotten, which
+    // never throws.
+    virtual void watch(int descriptor, Watcher* reader, Watcher* writer) = 0;
+
+    // True if a descriptor is watched, other than the loop's own for wake().
+    bool watches_any() const noexcept { return watched_count_ != 0; }
+
+    // Waits until a watched descriptor is ready, wake() was called, a signal came, or `timeout_ns`
+    // have passed (0: does not wait; no_timeout: no bound); never earlier without one of these
+    // reasons. Tells the watchers: for each descriptor the reader, then the writer.
+    virtual void wait(std::int64_t timeout_ns, detail::ReadyQueue& ready) = 0;
+
+    // Any thread: makes a wait() that is under way, or the next one, return.
+    virtual void wake() noexcept = 0;
+
+  protected:
+    std::size_t watched_count_ = 0;
+};
+
+// epoll, on every Linux. Throws std::system_error if the process has no descriptors left.
+ASYNCIO_API std::unique_ptr<Backend>
+make_epoll_backend(const SystemCalls& calls = SystemCalls::real());
+
+ASYNCIO_END_NAMESPACE

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+// The system-call seam: every system call that a loop makes goes through such a table, so that a
+// test can make the k-th call of a kind fail, loop by loop.
+//
+// Each entry has the signature and the errno convention of the call whose name it bears.
+#pragma once
+
+#include <asyncio/detail/config.hpp>
+
+#include <csignal>
+#include <ctime>
+#include <sys/epoll.h>
+#include <sys/types.h>
+
+ASYNCIO_BEGIN_NAMESPACE
+
+struct ASYNCIO_API SystemCalls {
+    int (*epoll_create1)(int flags);
+    int (*epoll_ctl)(int epoll, int operation, int descriptor, epoll_event* event);
+    int (*epoll_wait)(int epoll, epoll_event* events, int capacity, int timeout_ms);
+    int (*epoll_pwait2)(int epoll, epoll_event* events, int capacity, const timespec* timeout,
+                        const sigset_t* mask);
+    int (*eventfd)(unsigned int value, int flags);
+    ssize_t (*read)(int descriptor, void* buffer, std::size_t size);
+    ssize_t (*write)(int descriptor, const void* buffer, std::size_t size);
+    int (*close)(int descriptor);
+
+    // The kernel's own.
+    static const SystemCalls& real() noexcept;
+};
+
+ASYNCIO_END_NAMESPACE

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+// A value, or the exception that came instead of it.
+//
+// `gather(return_exceptions, ...)` gives Results, and `as_result(awaitable)` turns an exception
+// into one without unwinding the stack, which makes failures and cancellations cheap on hot paths.
+#pragma once
+
+#include <asyncio/exceptions.hpp>
+
+#include <exception>
+#include <optional>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+ASYNCIO_BEGIN_NAMESPACE
+namespace detail {
+
+// How a result of type T is kept.
+template <class T> struct Storage {
+    using Type = T;
+};
+template <> struct Storage<void> {
+    using Type = std::monostate;
+};
+template <class T> struct Storage<T&> {
+    using Type = T*;
+};
+template <class T> using Stored = typename Storage<T>::Type;
+
+} // namespace detail
+
+template <class T = void> class [[nodiscard]] Result {
+  public:
+    using value_type = T;
+
+    // With a value: Result<int>(1), Result<void>(), Result<Session&>(session).
+    Result()
+        requires std::is_void_v<T>
+        : value_(std::in_place) {}
+    template <class U = T>
+        requires(!std::is_void_v<T> && !std::is_reference_v<T> &&
+                 std::is_constructible_v<T, U &&> &&
+                 !std::is_same_v<std::remove_cvref_t<U>, Result> &&
+                 !std::is_same_v<std::remove_cvref_t<U>, std::exception_ptr>)
+    Result(U&& value) : value_(std::in_place, std::forward<U>(value)) {}
+    template <class U = T>
+        requires std::is_lvalue_reference_v<U>
+    Result(std::remove_reference_t<U>& value) : value_(std::in_place, &value) {}
+    // With an exception, which must not be null.
+    explicit Result(std::exception_ptr exception) noexcept : exception_(std::move(exception)) {}
+
+    bool has_value() const noexcept { return value_.has_value(); }
+    explicit operator bool() const noexcept { return has_value(); }
+    // Null if there is a value.
+    const std::exception_ptr& exception() const noexcept { return exception_; }
+
+    // The value; throws the exception if there is none.
+    decltype(auto) value() & { return get(*this); }
+    decltype(auto) value() const& { return get(*this); }
+    T value() && {
+        check();
+        if constexpr (std::is_lvalue_reference_v<T>) {
+            return **value_;
+        } else if constexpr (!std::is_void_v<T>) {
+            return std::move(*value_);
+        }
+    }
+    decltype(auto) operator*() & { return value(); }
+    decltype(auto) operator*() const& { return value(); }
+    T operator*() && { return std::move(*this).value(); }
+
+    // Whether the exception is an Error. Costs an unwinding if there is an exception.
+    template <class Error> bool failed_with() const {
+        if (has_value()) return false;
+        try {
+            std::rethrow_exception(exception_);
+        } catch (const Error&) {
+            return true;
+        } catch (...) {
+            return false;
+        }
+    }
+
+  private:
+    void check() const {
+        if (!has_value()) std::rethrow_exception(exception_);
+    }
+    template <class Self> static decltype(auto) get(Self& self) {
+        self.check();
+        if constexpr (std::is_lvalue_reference_v<T>) {
+            return static_cast<T>(**self.value_);
+        } else if constexpr (!std::is_void_v<T>) {
+            return (*self.value_);
+        }
+    }
+
+    std::optional<detail::Stored<T>> value_;
+    std::exception_ptr exception_;
+};
+
+ASYNCIO_END_NAMESPACE

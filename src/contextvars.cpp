@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+#include <asyncio/contextvars.hpp>
+
+#include <vector>
+
+ASYNCIO_BEGIN_NAMESPACE
+
+LookupError::LookupError(const LookupError&) noexcept = default;
+LookupError& LookupError::operator=(const LookupError&) noexcept = default;
+LookupError::~LookupError() = default;
+
+namespace detail {
+namespace {
+
+// Programs have a handful of variables: a list, copied at each set, is small and fast to search.
+class Variables final : public ContextMap {
+  public:
+    struct Entry {
+        const void* variable;
+        std::shared_ptr<const void> value;
+    };
+    std::vector<Entry> entries;
+};
+
+thread_local ContextRef outside_of_loops;
+
+} // namespace
+
+ASYNCIO_NOINLINE ContextRef& current_context() noexcept {
+    EventLoop* loop = get_running_loop_or_null();
+    return loop != nullptr ? loop->core().context : outside_of_loops;
+}
+
+const std::shared_ptr<const void>* find_variable(const void* variable) noexcept {
+    const auto* variables = static_cast<const Variables*>(current_context().get());
+    if (variables == nullptr) return nullptr;
+    for (const Variables::Entry& entry : variables->entries) {
+        if (entry.variable == variable) return &entry.value;
+    }
+    return nullptr;
+}
+
+void set_variable(const void* variable, std::shared_ptr<const void> value) {
+    ContextRef& context = current_context();
+    auto* changed = new Variables();
+    ContextRef owner(changed);
+    if (const auto* old = static_cast<const Variables*>(context.get())) {
+        changed->entries.reserve(old->entries.size() + 1);
+        for (const Variables::Entry& entry : old->entries) {
+            if (entry.variable != variable) changed->entries.push_back(entry);
+        }
+    }
+    if (value != nullptr) changed->entries.push_back({variable, std::move(value)});
+    context.swap(owner);
+}
+
+void throw_lookup_error(const std::string& name) {
+    throw LookupError("the context variable '" + name + "' has no value and no default");
+}
+
+} // namespace detail
+ASYNCIO_END_NAMESPACE

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+#include <asyncio/coroutine.hpp>
+
+#include <string>
+
+ASYNCIO_BEGIN_NAMESPACE
+namespace detail {
+
+// Its body is empty: resumed, it comes to its final suspension, where await_suspend runs with the
+// frame already suspended. So the task may destroy the bridge from then on, on another thread too.
+struct ForeignWait::Bridge {
+    struct promise_type : PooledFrame {
+        ForeignWait& wait;
+        explicit promise_type(ForeignWait& w) noexcept : wait(w) {}
+
+        struct Tell {
+            bool await_ready() const noexcept { return false; }
+            void await_suspend(std::coroutine_handle<promise_type> bridge) const noexcept {
+                bridge.promise().wait.resumed();
+            }
+            void await_resume() const noexcept {}
+        };
+        Bridge get_return_object() noexcept {
+            return {std::coroutine_handle<promise_type>::from_promise(*this)};
+        }
+        std::suspend_always initial_suspend() const noexcept { return {}; }
+        Tell final_suspend() const noexcept { return {}; }
+        void return_void() const noexcept {}
+        void unhandled_exception() const noexcept {}
+    };
+    std::coroutine_handle<> handle;
+
+    static Bridge make(ForeignWait&) { co_return; }
+};
+
+ForeignWait::ForeignWait() : bridge_(Bridge::make(*this).handle) {}
+ForeignWait::~ForeignWait() { bridge_.destroy(); }
+
+void ForeignWait::begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
+    task_ = &task;
+    task.suspend(frame, *this);
+}
+
+// Refused if the loop is closed: then the frame is gone or about to go.
+void ForeignWait::resumed() noexcept { task_->loop().enter_from_any_thread(*this); }
+
+void report_never_awaited(PromiseBase& promise) noexcept {
+    try {
+        ExceptionContext context{
+            .message = std::string("coroutine '") + promise.where.get().function_name() +
+                       "' was never awaited: co_await it, pass it to create_task() or gather(), or "
+                       "close() it",
+            .details = {{"defined", promise.where.text()}},
+        };
+        if (EventLoop* loop = get_running_loop_or_null()) {
+            loop->report(context);
+        } else {
+            EventLoop::default_exception_handler(context);
+        }
+    } catch (...) { // no memory for the report
+    }
+}
+
+void throw_not_awaitable(bool was_awaited) {
+    if (was_awaited) {
+        throw RuntimeError("cannot reuse already awaited coroutine: call the coroutine function "
+                           "again for a new one");
+    }
+    throw RuntimeError(
+        "cannot await a coroutine that was moved away: await the one it was moved to");
+}
+
+} // namespace detail
+ASYNCIO_END_NAMESPACE

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT
+#include <asyncio/futures.hpp>
+
+ASYNCIO_BEGIN_NAMESPACE
+namespace detail {
+
+FutureBase::~FutureBase() {
+    if ((flags_ & unretrieved_flag) != 0) {
+        try {
+            loop_->report({
+                .message =
+                    std::string(is_task() ? "Task" : "Future") + " exception was never retrieved",
+                .exception = exception_,
+                .details = {{is_task() ? "task" : "future", describe()}},
+            });
+        } catch (...) { // no memory for the report
+        }
+    }
+    for_each_waiter([](FutureWaiter& waiter) { waiter.forgotten(); });
+    exception_.~exception_ptr();
+    loop_->release();
+}
+
+std::string FutureBase::describe() const {
+    switch (state()) {
+    case pending:
+        return "<Future pending>";
+    case cancelled_state:
+        return "<Future cancelled>";
+    default:
+        return "<Future finished>";
+    }
+}
+
+void FutureBase::throw_if_done() const {
+    if (done())
+        throw InvalidStateError(
+            "invalid state: the future has its result already, and takes no other");
+}
+
+bool FutureBase::cancel(const std::string& message) {
+    if (done()) return false;
+    finish_with_exception(std::make_exception_ptr(CancelledError(message)), cancelled_state);
+    return true;
+}
+
+void FutureBase::set_exception(std::exception_ptr exception) {
+    if (exception == nullptr) throw ValueError("set_exception() got a null exception_ptr");
+    if (is_task()) throw RuntimeError("Task does not support set_exception operation");
+    throw_if_done();
+    finish_with_exception(std::move(exception), failed);
+}
+
+void FutureBase::finish_with_exception(std::exception_ptr exception, State state) noexcept {
+    exception_ = std::move(exception);
+    if (state == failed) flags_ |= unretrieved_flag;
+    finish(state);
+}
+
+// All who wait are queued in the order in which they came; none runs before the next turn.
+void FutureBase::finish(State state) noexcept {
+    flags_ |= state;
+    if (first_waiter_ == nullptr) return;
+    FutureWaiter* first = std::exchange(first_waiter_, nullptr);
+    if ((flags_ & notice_flag) != 0) {
+        for (FutureWaiter* waiter = first; waiter != nullptr; waiter = waiter->next_waiter()) {
+            waiter->scheduled(*this);
+        }
+    }
+    loop_->core().ready.append(first, first->previous_waiter);
+}
+
+void FutureBase::throw_unless_value() {
+    switch (state()) {
+    case pending:
+        throw InvalidStateError("Result is not set: the future is not done; await it first");
+    case finished:
+        if (is_taken()) throw InvalidStateError("the result was moved out by an earlier await");
+        return;
+    default:
+        std::rethrow_exception(retrieve());
+    }
+}
+
+void FutureBase::add_waiter(FutureWaiter& waiter, bool wants_notice) noexcept {
+    waiter.next_link = nullptr;
+    if (first_waiter_ == nullptr) {
+        first_waiter_ = &waiter;
+        waiter.previous_waiter = &waiter;
+    } else {
+        FutureWaiter* last = first_waiter_->previous_waiter;
+        last->next_link = &waiter;
+        waiter.previous_waiter = last;
+        first_waiter_->previous_waiter = &waiter;
+    }
+    if (wants_notice) flags_ |= notice_flag;
+}
+
+void FutureBase::remove_waiter(FutureWaiter& waiter) noexcept {
+    FutureWaiter* next = waiter.next_waiter();
+    FutureWaiter* previous = waiter.previous_waiter;
+    if (first_waiter_ == &waiter) {
+        first_waiter_ = next;
+        if (next != nullptr) next->previous_waiter = previous;
+        return;
+    }
+    previous->next_link = next;
+    (next != nullptr ? next : first_waiter_)->previous_waiter = previous;
+}
+
+TaskWaiter::~TaskWaiter() {
+    // Still in the list only if the frame is destroyed while it waits, by a loop that closes.
+    if (task_ != nullptr && !future_->done() && future_ != task_ &&
+        &future_->loop() == &task_->loop()) {
+        future_->remove_waiter(*this);
+    }
+    future_->release();
+}
+
+void TaskWaiter::wait(TaskBase& task, std::coroutine_handle<> frame) noexcept {
+    task_ = &task;
+    if (future_ == task_ || &future_->loop() != &task.loop()) [[unlikely]] {
+        task.yield(frame); // the error is thrown in the next turn, as asyncio does
+        return;
+    }
+    future_->add_waiter(*this, false);
+    task.suspend(frame, *this);
+}
+
+// Cancelling a task cancels what it waits for: the wait then ends in its own time.
+CancelOutcome TaskWaiter::try_cancel() noexcept {
+    try {
+        return future_->cancel(task_->cancel_message()) ? CancelOutcome::pending
+                                                        : CancelOutcome::already_done;
+    } catch (...) { // no memory for the CancelledError: this task's own is made when it is thrown
+        return CancelOutcome::already_done;
+    }
+}
+
+void TaskWaiter::throw_cancelled() { std::rethrow_exception(take_failure()); }
+void TaskWaiter::throw_failure() { std::rethrow_exception(take_failure()); }
+
+std::exception_ptr TaskWaiter::take_failure() {
+    if (task_ != nullptr && task_->cancel_due()) {
+        if (future_->state() == FutureBase::cancelled_state) {
+            task_->forget_cancel();
+            return future_->retrieve();
+        }
+        if (future_->done()) static_cast<void>(future_->retrieve());
+        return task_->take_cancelled();
+    }
+    if (future_->done()) return future_->retrieve();
+    if (future_ == task_) {
+        return std::make_exception_ptr(
+            RuntimeError("Task cannot await on itself: " + future_->describe()));
+    }
+    return std::make_exception_ptr(RuntimeError(
+        "Task got a Future attached to a different loop: await it on its own loop, and hand the "
+        "result over with call_soon_threadsafe(); " +
+        future_->describe()));
+}
+
+DoneCallbackBase::DoneCallbackBase(FutureBase& future) noexcept
+    : future_(&future), context_(future.loop().core().context), serial_(++last_serial()) {}
+
+DoneCallbackBase::~DoneCallbackBase() = default;
+
+std::uint64_t& DoneCallbackBase::last_serial() noexcept {
+    static constinit thread_local std::uint64_t serial = 0;
+    return serial;
+}
+
+void DoneCallbackBase::scheduled(FutureBase& future) noexcept { future.retain(); }
+void DoneCallbackBase::forgotten() noexcept { delete this; }
+void DoneCallbackBase::discard() noexcept {
+    FutureBase* future = future_;
+    delete this;
+    future->release();
+}
+
+void DoneCallbackBase::run() {
+    struct AtEnd {
+        DoneCallbackBase* callback;
+        ~AtEnd() { callback->discard(); }
+    };
+    const AtEnd at_end{this};
+    LoopCore& core = future_->loop().core();
+    struct Scope {
+        LoopCore& core;
+        ContextRef& context;
+        Scope(LoopCore& c, ContextRef& x) noexcept : core(c), context(x) {
+            core.context.swap(context);
+        }
+        ~Scope() { core.context.swap(context); }
+    };
+    const Scope scope(core, context_);
+    try {
+        invoke();
+    } catch (const KeyboardInterrupt&) {
+        throw;
+    } catch (const SystemExit&) {
+        throw;
+    } catch (...) {
+        future_->loop().call_exception_handler({
+            .message = "Exception in callback of a future",
+            .exception = std::current_exception(),
+            .details = {{"future", future_->describe()}},
+        });
+    }
+}
+
+DoneCallbackId DoneCallbackBase::attach(DoneCallbackBase* callback) noexcept {
+    FutureBase& future = *callback->future_;
+    const DoneCallbackId id{callback->serial_};
+    if (future.done()) {
+        callback->scheduled(future);
+        future.loop().core().ready.push(*callback);
+    } else {
+        future.add_waiter(*callback, true);
+    }
+    return id;
+}
+
+std::size_t DoneCallbackBase::remove(FutureBase& future, DoneCallbackId id) noexcept {
+    return remove_if(future,
+                     [id](DoneCallbackBase& callback) { return callback.serial_ == id.serial; });
+}
+
+void throw_empty_handle() {
+    throw RuntimeError("this Task or Future is empty: it was default-constructed or moved away");
+}
+
+} // namespace detail
+ASYNCIO_END_NAMESPACE

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT
+#include <asyncio/kernel/backend.hpp>
+
+#include <cerrno>
+#include <string>
+#include <sys/eventfd.h>
+#include <system_error>
+#include <unordered_map>
+
+ASYNCIO_BEGIN_NAMESPACE
+
+Backend::~Backend() = default;
+
+namespace {
+
+[[noreturn]] void fail(int error, const std::string& what) {
+    throw std::system_error(error, std::generic_category(), what);
+}
+
+class EpollBackend final : public Backend {
+  public:
+    explicit EpollBackend(const SystemCalls& calls) : calls_(calls) {
+        epoll_ = calls_.epoll_create1(EPOLL_CLOEXEC);
+        if (epoll_ < 0) fail(errno, "epoll_create1");
+        wake_ = calls_.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (wake_ < 0) {
+            const int error = errno;
+            calls_.close(epoll_);
+            fail(error, "eventfd");
+        }
+        // Edge-triggered: a wake-up is seen once and the counter need never be read back.
+        epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.fd = wake_}};
+        if (calls_.epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) != 0) {
+            const int error = errno;
+            calls_.close(wake_);
+            calls_.close(epoll_);
+            fail(error, "epoll_ctl for the wake-up descriptor");
+        }
+    }
+
+    ~EpollBackend() override {
+        calls_.close(wake_);
+        calls_.close(epoll_);
+    }
+
+    EpollBackend(const EpollBackend&) = delete;
+    EpollBackend& operator=(const EpollBackend&) = delete;
+
+    const char* name() const noexcept override { return "epoll"; }
+
+    void watch(int descriptor, Watcher* reader, Watcher* writer) override {
+        if (reader == nullptr && writer == nullptr) {
+            forget(descriptor);
+            return;
+        }
+        const auto [entry, is_new] = watched_.try_emplace(descriptor);
+        const std::uint32_t events = (reader != nullptr ? std::uint32_t{EPOLLIN} : 0U) |
+                                     (writer != nullptr ? std::uint32_t{EPOLLOUT} : 0U);
+        if (const int error = control(is_new ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, descriptor, events)) {
+            if (is_new) watched_.erase(entry);
+            std::string what = "watching descriptor " + std::to_string(descriptor);
+            if (error == EPERM) what += " (a regular file is always ready; read it directly)";
+            fail(error, what);
+        }
+        entry->second = {reader, writer};
+        watched_count_ = watched_.size();
+    }
+
+    void wait(std::int64_t timeout_ns, detail::ReadyQueue& ready) override {
+        epoll_event events[256];
+        const int count = wait_for_events(timeout_ns, events);
+        if (count < 0) {
+            if (errno == EINTR) return;
+            fail(errno, "epoll_wait");
+        }
+        for (int i = 0; i < count; ++i) {
+            const epoll_event& event = events[i];
+            if (event.data.fd == wake_) continue;
+            const auto entry = watched_.find(event.data.fd);
+            if (entry == watched_.end()) continue;
+            // An error or a hang-up is told to both, who learn it from their own calls.
+            if ((event.events & ~std::uint32_t{EPOLLOUT}) != 0 && entry->second.reader != nullptr) {
+                entry->second.reader->descriptor_ready(ready);
+            }
+            if ((event.events & ~std::uint32_t{EPOLLIN}) != 0 && entry->second.writer != nullptr) {
+                entry->second.writer->descriptor_ready(ready);
+            }
+        }
+    }
+
+    void wake() noexcept override {
+        const std::uint64_t one = 1;
+        // EAGAIN means that the counter is full: then the write of 1 is no new edge, and the
+        // counter is emptied first.
+        while (calls_.write(wake_, &one, sizeof one) < 0) {
+            if (errno == EINTR) continue;
+            if (errno != EAGAIN) break;
+            std::uint64_t drained = 0;
+            if (calls_.read(wake_, &drained, sizeof drained) < 0 && errno != EAGAIN &&
+                errno != EINTR)
+                break;
+        }
+    }
+
+  private:
+    struct Watchers {
+        Watcher* reader = nullptr;
+        Watcher* writer = nullptr;
+    };
+
+    template <std::size_t Capacity>
+    int wait_for_events(std::int64_t timeout_ns, epoll_event (&events)[Capacity]) {
+        constexpr int capacity = static_cast<int>(Capacity);
+        if (timeout_ns > 0 && has_pwait2_) {
+            const timespec timeout{.tv_sec = timeout_ns / 1'000'000'000,
+                                   .tv_nsec = timeout_ns % 1'000'000'000};
+            const int count = calls_.epoll_pwait2(epoll_, events, capacity, &timeout, nullptr);
+            // ENOSYS: Linux 5.10. EPERM: a system-call filter older than the call.
+            if (count >= 0 || (errno != ENOSYS && errno != EPERM)) return count;
+            has_pwait2_ = false;
+        }
+        int timeout_ms = -1;
+        if (timeout_ns >= 0) {
+            constexpr std::int64_t most = 86'400'000; // a day; the loop comes round again
+            const std::int64_t rounded =
+                timeout_ns / 1'000'000 + (timeout_ns % 1'000'000 != 0 ? 1 : 0);
+            timeout_ms = static_cast<int>(rounded < most ? rounded : most);
+        }
+        return calls_.epoll_wait(epoll_, events, capacity, timeout_ms);
+    }
+
+    // 0 or an errno. A descriptor that was closed without being forgotten has left epoll by itself,
+    // and its number may have come back: then what the table believes is put right.
+    int control(int operation, int descriptor, std::uint32_t events) noexcept {
+        epoll_event event{.events = events, .data = {.fd = descriptor}};
+        if (calls_.epoll_ctl(epoll_, operation, descriptor, &event) == 0) return 0;
+        if (operation == EPOLL_CTL_MOD && errno == ENOENT) {
+            operation = EPOLL_CTL_ADD;
+        } else if (operation == EPOLL_CTL_ADD && errno == EEXIST) {
+            operation = EPOLL_CTL_MOD;
+        } else {
+            return errno;
+        }
+        return calls_.epoll_ctl(epoll_, operation, descriptor, &event) == 0 ? 0 : errno;
+    }
+
+    void forget(int descriptor) noexcept {
+        const auto entry = watched_.find(descriptor);
+        if (entry == watched_.end()) return;
+        watched_.erase(entry);
+        watched_count_ = watched_.size();
+        // Fails if the descriptor is closed already, which is as good.
+        epoll_event unused{};
+        calls_.epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, &unused);
+    }
+
+    const SystemCalls& calls_;
+    int epoll_ = -1;
+    int wake_ = -1;
+    bool has_pwait2_ = true;
+    std::unordered_map<int, Watchers> watched_;
+};
+
+} // namespace
+
+std::unique_ptr<Backend> make_epoll_backend(const SystemCalls& calls) {
+    return std::make_unique<EpollBackend>(calls);
+}
+
+ASYNCIO_END_NAMESPACE

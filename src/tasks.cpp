@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MIT
+#include <asyncio/tasks.hpp>
+
+#include <atomic>
+#include <typeinfo>
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#endif
+
+ASYNCIO_BEGIN_NAMESPACE
+namespace detail {
+namespace {
+
+// N of "Task-N", counted over all loops. A locked instruction costs as much as the rest of making a
+// task's identity, so it is spared while the process has one thread.
+std::uint64_t next_number() noexcept {
+    static constinit std::atomic<std::uint64_t> last = 0;
+#if __has_include(<sys/single_threaded.h>)
+    if (::__libc_single_threaded != 0) {
+        const std::uint64_t number = last.load(std::memory_order_relaxed) + 1;
+        last.store(number, std::memory_order_relaxed);
+        return number;
+    }
+#endif
+    return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
+template <class E> bool is_a(const std::exception_ptr& exception) noexcept {
+    // CancelledError, KeyboardInterrupt and SystemExit are final, so the type itself tells.
+    const std::type_info* type = exception.__cxa_exception_type();
+    return type != nullptr && *type == typeid(E);
+}
+
+} // namespace
+
+std::string Location::text() const {
+    const std::source_location where = get();
+    return std::string(where.file_name()) + ":" + std::to_string(where.line());
+}
+
+void TaskBase::start(std::coroutine_handle<> coroutine, PromiseBase& promise,
+                     Location created) noexcept {
+    promise.task = this;
+    promise.set_outermost(created.pointer() != nullptr ? created : promise.where);
+    resume_ = coroutine;
+    identity_ = next_number();
+    LoopCore& core = loop_->core();
+    next_task_ = first(*loop_);
+    if (next_task_ != nullptr) next_task_->previous_task_ = this;
+    core.tasks = this;
+    retain(); // the loop's reference, until the task is done
+    core.ready.push(*this);
+}
+
+std::coroutine_handle<> TaskBase::outermost() const noexcept {
+    std::coroutine_handle<> frame = resume_;
+    while (!promise_of(frame).is_outermost()) frame = promise_of(frame).outer();
+    return frame;
+}
+
+Location TaskBase::created() const noexcept {
+    return done() ? created_ : promise_of(outermost()).created();
+}
+
+TaskBase::~TaskBase() {
+    if ((flags_ & details_flag) != 0) delete &details();
+}
+
+void TaskBase::unlink(Location created) noexcept {
+    if (next_task_ != nullptr) next_task_->previous_task_ = previous_task_;
+    if (previous_task_ != nullptr) {
+        previous_task_->next_task_ = next_task_;
+    } else {
+        loop_->core().tasks = next_task_;
+    }
+    created_ = created;
+}
+
+void TaskBase::step() {
+    LoopCore& core = loop_->core();
+    waiting_for_ = nullptr; // from here on the place holds an exception, so far none
+    flags_ &= static_cast<std::uint16_t>(~suspended_flag);
+    core.current_task = this;
+    core.context.swap(context_);
+    if ((flags_ & started_flag) == 0) {
+        flags_ |= started_flag;
+        if (cancel_due()) [[unlikely]] { // before its first step: the body never runs
+            set_thrown(take_cancelled());
+            flags_ |= returned_flag;
+        }
+    }
+    while ((flags_ & (suspended_flag | returned_flag)) == 0) {
+        // On GCC each frame that is awaited or finishes comes back here and names the next one.
+        resume_.resume();
+    }
+    if ((flags_ & returned_flag) != 0) {
+        finish_task();
+        return;
+    }
+    core.context.swap(context_);
+    core.current_task = nullptr;
+}
+
+void TaskBase::finish_task() {
+    LoopCore& core = loop_->core();
+    const Location created = promise_of(resume_).created();
+    State state = finished;
+    std::exception_ptr exception;
+    if (has_thrown()) {
+        exception = take_thrown();
+        static_cast<void>(end(resume_, false));
+    } else {
+        exception = end(resume_, true);
+        if (exception == nullptr &&
+            (flags_ & must_cancel_flag) != 0) { // too late for it to be thrown
+            drop_value();
+            exception = take_cancelled();
+        }
+    }
+    core.context.swap(context_);
+    context_ = ContextRef();
+    core.current_task = nullptr;
+    unlink(created);
+    if (exception == nullptr) {
+        finish_with_value();
+        release();
+        return;
+    }
+    const bool interrupts = is_a<KeyboardInterrupt>(exception) || is_a<SystemExit>(exception);
+    state = is_a<CancelledError>(exception) ? cancelled_state : failed;
+    if (!interrupts) {
+        finish_with_exception(std::move(exception), state);
+        release();
+        return;
+    }
+    finish_with_exception(exception, state);
+    release();
+    std::rethrow_exception(std::move(exception));
+}
+
+void TaskBase::yield(std::coroutine_handle<> frame) noexcept {
+    resume_ = frame;
+    flags_ |= suspended_flag;
+    wake();
+}
+
+bool TaskBase::cancel(const std::string& message) {
+    if (done()) return false;
+    save_cancel_message(message);
+    if (cancelling_ != UINT16_MAX) ++cancelling_;
+    if ((flags_ & suspended_flag) != 0 && waiting_for_ != nullptr) {
+        switch (waiting_for_->try_cancel()) {
+        case CancelOutcome::done_now:
+            flags_ |= interrupt_flag;
+            wake();
+            return true;
+        case CancelOutcome::pending:
+            return true;
+        case CancelOutcome::already_done:
+            break;
+        }
+    }
+    flags_ |= must_cancel_flag;
+    return true;
+}
+
+// The task has begun to wait while a cancel was pending.
+void TaskBase::cancel_wait() noexcept {
+    switch (waiting_for_->try_cancel()) {
+    case CancelOutcome::done_now:
+        flags_ |= interrupt_flag;
+        wake();
+        break;
+    case CancelOutcome::pending:
+        break;
+    case CancelOutcome::already_done:
+        return;
+    }
+    flags_ &= static_cast<std::uint16_t>(~must_cancel_flag);
+}
+
+unsigned TaskBase::uncancel() noexcept {
+    if (cancelling_ > 0 && --cancelling_ == 0)
+        flags_ &= static_cast<std::uint16_t>(~must_cancel_flag);
+    return cancelling_;
+}
+
+void TaskBase::throw_cancelled() {
+    forget_cancel();
+    throw CancelledError(cancel_message());
+}
+
+std::exception_ptr TaskBase::take_cancelled() {
+    forget_cancel();
+    return std::make_exception_ptr(CancelledError(cancel_message()));
+}
+
+TaskDetails& TaskBase::details() {
+    if ((flags_ & details_flag) == 0) {
+        auto* details = new TaskDetails();
+        details->number = identity_;
+        identity_ = reinterpret_cast<std::uint64_t>(details);
+        flags_ |= details_flag;
+    }
+    return *reinterpret_cast<TaskDetails*>(identity_);
+}
+
+void TaskBase::save_cancel_message(const std::string& message) {
+    if (!message.empty() || details_or_null() != nullptr) details().cancel_message = message;
+}
+
+std::string TaskBase::cancel_message() const {
+    const TaskDetails* details = details_or_null();
+    return details != nullptr ? details->cancel_message : std::string();
+}
+
+std::string TaskBase::name() const {
+    const TaskDetails* details = details_or_null();
+    if (details != nullptr && details->named) return details->name;
+    return "Task-" + std::to_string(details != nullptr ? details->number : identity_);
+}
+
+void TaskBase::set_name(std::string name) {
+    details().name = std::move(name);
+    details().named = true;
+}
+
+std::string TaskBase::describe() const {
+    std::string text = "<Task ";
+    switch (state()) {
+    case pending:
+        text += (flags_ & must_cancel_flag) != 0 ? "cancelling" : "pending";
+        break;
+    case cancelled_state:
+        text += "cancelled";
+        break;
+    default:
+        text += "finished";
+        break;
+    }
+    text += " name='" + name() + "'";
+    if (!done()) {
+        const Location where = promise_of(resume_).where;
+        text += std::string(" in ") + where.get().function_name() + " at " + where.text();
+    }
+    return text + " created at " + created().text() + ">";
+}
+
+void TaskBase::abandon() noexcept {
+    try {
+        loop_->report({
+            .message = "Task was destroyed but it is pending! Await or cancel it before the event "
+                       "loop is closed",
+            .details = {{"task", describe()}},
+        });
+    } catch (...) { // no memory for the report
+    }
+    std::coroutine_handle<> outermost = this->outermost();
+    unlink(promise_of(outermost).created());
+    waiting_for_ = nullptr;
+    static_cast<void>(end(outermost, false)); // frames inside go with the frames that await them
+    context_ = ContextRef();
+    std::exception_ptr exception;
+    try {
+        exception = std::make_exception_ptr(CancelledError("its event loop was closed"));
+    } catch (...) {
+        exception = std::current_exception();
+    }
+    finish_with_exception(std::move(exception), cancelled_state);
+    release();
+}
+
+} // namespace detail
+
+AnyTask current_task(EventLoop& loop) {
+    detail::TaskBase* task = loop.core().current_task;
+    return task == nullptr ? AnyTask() : AnyTask::of(*task);
+}
+AnyTask current_task() { return current_task(get_running_loop()); }
+
+std::vector<AnyTask> all_tasks(EventLoop& loop) {
+    std::vector<AnyTask> tasks;
+    for (detail::TaskBase* task = detail::TaskBase::first(loop); task != nullptr;
+         task = task->next_task()) {
+        tasks.push_back(AnyTask::of(*task));
+    }
+    return tasks;
+}
+std::vector<AnyTask> all_tasks() { return all_tasks(get_running_loop()); }
+
+ASYNCIO_END_NAMESPACE
