@@ -2,6 +2,7 @@
 // All of asyncio.
 #pragma once
 
+#include <asyncio/as_result.hpp>
 #include <asyncio/contextvars.hpp>
 #include <asyncio/coroutine.hpp>
 #include <asyncio/events.hpp>
@@ -12,3 +13,4 @@
 #include <asyncio/runners.hpp>
 #include <asyncio/sleep.hpp>
 #include <asyncio/tasks.hpp>
+#include <asyncio/try_finally.hpp>

@@ -42,8 +42,11 @@
 #define ASYNCIO_TRAMPOLINE 1
 #endif
 
-// What a coroutine's type, and a function that passes one on, tell Clang about lifetimes.
-#if defined(__clang__)
+// With ASYNCIO_LIFETIME_CHECKS=1, Clang warns of a coroutine that is kept while it refers to a
+// temporary which is gone (-Wdangling). Not by default, since Clang then refuses every function
+// that returns a Coro without being a coroutine or marked ASYNCIO_CORO_WRAPPER; and so
+// std::function, std::invoke and std::apply with coroutine functions do not compile.
+#if defined(__clang__) && defined(ASYNCIO_LIFETIME_CHECKS) && ASYNCIO_LIFETIME_CHECKS
 #define ASYNCIO_CORO_TYPE [[clang::coro_return_type, clang::coro_lifetimebound]]
 #define ASYNCIO_CORO_WRAPPER [[clang::coro_wrapper]]
 #else
