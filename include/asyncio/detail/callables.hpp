@@ -31,9 +31,31 @@ template <class F, class... Args> class KeptCall {
     explicit KeptCall(G&& function, Given&&... arguments)
         : function_(std::forward<G>(function)), arguments_(std::forward<Given>(arguments)...) {}
 
-    decltype(auto) call() { return std::apply(function_, std::move(arguments_)); }
+    // As std::apply would, of which Clang's lifetime checks want no coroutines.
+    ASYNCIO_CORO_WRAPPER decltype(auto) call() {
+        return call_with(std::index_sequence_for<Args...>());
+    }
 
   private:
+    template <std::size_t... I>
+    ASYNCIO_CORO_WRAPPER decltype(auto) call_with(std::index_sequence<I...>) {
+        if constexpr (std::is_member_function_pointer_v<F>) {
+            return call_member(std::get<I>(std::move(arguments_))...);
+        } else {
+            return function_(std::get<I>(std::move(arguments_))...);
+        }
+    }
+    template <class Object, class... Rest>
+    ASYNCIO_CORO_WRAPPER decltype(auto) call_member(Object&& object, Rest&&... rest) {
+        if constexpr (requires { ((*object).*function_)(std::forward<Rest>(rest)...); }) {
+            return ((*object).*function_)(std::forward<Rest>(rest)...);
+        } else if constexpr (requires { (object.get().*function_)(std::forward<Rest>(rest)...); }) {
+            return (object.get().*function_)(std::forward<Rest>(rest)...);
+        } else {
+            return (std::forward<Object>(object).*function_)(std::forward<Rest>(rest)...);
+        }
+    }
+
     F function_;
     std::tuple<Args...> arguments_;
 };
@@ -42,7 +64,8 @@ template <class F, class... Args> class KeptCall {
 template <class F> class Moved {
   public:
     explicit Moved(F& function) : function_(std::move(function)) {}
-    template <class... Args> decltype(auto) operator()(Args&&... arguments) {
+    template <class... Args>
+    ASYNCIO_CORO_WRAPPER auto operator()(Args&&... arguments) -> std::invoke_result_t<F&, Args...> {
         return function_(std::forward<Args>(arguments)...);
     }
 
