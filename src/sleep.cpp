@@ -20,13 +20,11 @@ void SleepTimer::run() {
 
 // Due already and in the ready queue: there it stays, and finds the task interrupted.
 CancelOutcome SleepTimer::try_cancel() noexcept {
-    if (is_armed()) task_->loop().core().timers.disarm(*this);
+    if (is_armed()) leave();
     return CancelOutcome::done_now;
 }
 
-SleepTimer::~SleepTimer() {
-    if (is_armed()) task_->loop().core().timers.disarm(*this);
-}
+void SleepTimer::leave() noexcept { task_->loop().core().timers.disarm(*this); }
 
 } // namespace detail
 ASYNCIO_END_NAMESPACE

@@ -76,12 +76,12 @@ void TaskBase::unlink(Location created) noexcept {
     created_ = created;
 }
 
-void TaskBase::step() {
+// waiting_for_ is null: from here on its place holds an exception, so far none.
+void TaskBase::run() {
     LoopCore& core = loop_->core();
-    waiting_for_ = nullptr; // from here on the place holds an exception, so far none
     flags_ &= static_cast<std::uint16_t>(~suspended_flag);
     core.current_task = this;
-    core.context.swap(context_);
+    swap_context(core);
     if ((flags_ & started_flag) == 0) {
         flags_ |= started_flag;
         if (cancel_due()) [[unlikely]] { // before its first step: the body never runs
@@ -97,7 +97,7 @@ void TaskBase::step() {
         finish_task();
         return;
     }
-    core.context.swap(context_);
+    swap_context(core);
     core.current_task = nullptr;
 }
 
@@ -117,7 +117,7 @@ void TaskBase::finish_task() {
             exception = take_cancelled();
         }
     }
-    core.context.swap(context_);
+    swap_context(core);
     context_ = ContextRef();
     core.current_task = nullptr;
     unlink(created);
@@ -136,12 +136,6 @@ void TaskBase::finish_task() {
     finish_with_exception(exception, state);
     release();
     std::rethrow_exception(std::move(exception));
-}
-
-void TaskBase::yield(std::coroutine_handle<> frame) noexcept {
-    resume_ = frame;
-    flags_ |= suspended_flag;
-    wake();
 }
 
 bool TaskBase::cancel(const std::string& message) {

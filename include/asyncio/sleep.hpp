@@ -51,14 +51,19 @@ class ASYNCIO_API SleepTimer : public Timer {
 
   protected:
     explicit SleepTimer(std::int64_t delay_ns) noexcept { when_ns = delay_ns; }
-    ~SleepTimer(); // leaves the loop, if the frame is destroyed while it sleeps
+    ~SleepTimer() {
+        if (is_armed()) [[unlikely]] { // the frame is destroyed while it sleeps
+            leave();
+        }
+    }
     SleepTimer(const SleepTimer&) = delete;
     SleepTimer& operator=(const SleepTimer&) = delete;
 
   private:
     void begin(std::coroutine_handle<> frame) noexcept;
+    void leave() noexcept;
 
-    TaskBase* task_ = nullptr;
+    TaskBase* task_;
 };
 
 class SleepAwaiter final : public SleepTimer {

@@ -28,7 +28,7 @@ class ASYNCIO_API Runnable {
     // The loop is closing while this is one of its tasks.
     virtual void abandon() noexcept {}
 
-    Runnable* next_link = nullptr;
+    Runnable* next_link; // set when it is queued
 
     Runnable(const Runnable&) = delete;
     Runnable& operator=(const Runnable&) = delete;

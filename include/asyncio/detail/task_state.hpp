@@ -186,7 +186,11 @@ class ASYNCIO_API TaskBase : public FutureBase {
         }
     }
     // The frame waits for the next turn.
-    void yield(std::coroutine_handle<> frame) noexcept;
+    void yield(std::coroutine_handle<> frame) noexcept {
+        resume_ = frame;
+        flags_ |= suspended_flag;
+        wake();
+    }
     // Takes a suspend() back: the frame goes on at once.
     void unsuspend() noexcept {
         waiting_for_ = nullptr;
@@ -203,7 +207,10 @@ class ASYNCIO_API TaskBase : public FutureBase {
     // A cancel has ended the wait and woken the task: what comes too late must leave it alone.
     bool is_interrupted() const noexcept { return (flags_ & interrupt_flag) != 0; }
     // The task goes on now: from an operation's run().
-    void step();
+    void step() {
+        waiting_for_ = nullptr;
+        TaskBase::run();
+    }
 
     // In await_resume, if the task was suspended there: whether the await must throw
     // CancelledError.
@@ -257,8 +264,11 @@ class ASYNCIO_API TaskBase : public FutureBase {
     virtual void drop_value() noexcept {}
 
   private:
-    void run() override { step(); }
+    void run() override; // one step
     void discard() noexcept override {}
+    void swap_context(LoopCore& core) noexcept {
+        if (core.context.get() != context_.get()) core.context.swap(context_);
+    }
     void abandon() noexcept override;
     void finish_task();
     ASYNCIO_COLD void cancel_wait() noexcept;

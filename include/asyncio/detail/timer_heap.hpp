@@ -28,9 +28,10 @@ class ASYNCIO_API Timer : public Operation {
         return when_ns < other.when_ns || (when_ns == other.when_ns && sequence_ < other.sequence_);
     }
 
-    Timer* child_ = nullptr;
-    Timer* previous_ = nullptr;  // the left sibling, or the parent of a first child
     std::uint64_t sequence_ = 0; // 0: not in the heap
+    // Set when it is armed.
+    Timer* child_;
+    Timer* previous_; // the left sibling, or the parent of a first child
 
   protected:
     Timer() = default;
