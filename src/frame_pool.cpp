@@ -41,23 +41,22 @@ struct Block {
 struct Pool;
 
 struct Chunk {
-    Pool* owner;
-    Block* free; // given back on the owner's thread
-    char* fresh; // never handed out yet, up to `end`
-    char* end;
-    std::uint32_t block_size;
-    std::uint32_t used; // handed out, and not yet given back to `free`
-    std::uint32_t size_class;
-    bool listed; // in the owner's list of chunks that have room
-    Chunk* next;
-    Chunk* previous;
-    Chunk* all_next; // all chunks of the owner
-    Chunk* all_previous;
+    Block* free = nullptr; // given back on the owner's thread
+    char* fresh = nullptr; // never handed out yet, up to `end`
+    char* end = nullptr;
+    Pool* owner = nullptr;
+    std::uint32_t block_size = 0;
+    std::uint32_t used = 0; // handed out, and not yet back in `free`
+    std::uint32_t size_class = 0;
+    bool has_room = false; // in the owner's list for its class
+    Chunk* next = nullptr; // in that list, or in the list of idle chunks
+    Chunk* previous = nullptr;
+    Chunk* all_next = nullptr; // all chunks of the owner
+    Chunk* all_previous = nullptr;
 };
 constexpr std::size_t header_size = (sizeof(Chunk) + 63) / 64 * 64;
 
-std::size_t class_of(std::size_t size) noexcept {
-    if (size <= small_limit) return size == 0 ? 0 : (size - 1) / 8;
+std::size_t class_of_large(std::size_t size) noexcept {
     const auto bits = static_cast<std::size_t>(std::bit_width(size - 1)); // 11 for 1025..2048
     const std::size_t quarter = (size - 1) >> (bits - 3) & 3;
     return small_classes + (bits - 11) * 4 + quarter;
@@ -74,66 +73,91 @@ Chunk* chunk_of(void* block) noexcept {
     return reinterpret_cast<Chunk*>(reinterpret_cast<std::uintptr_t>(block) & ~(chunk_size - 1));
 }
 
+void* map(std::size_t size) {
+    void* memory =
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    return memory;
+}
+
 void* map_chunk() {
-    // Twice the size holds an aligned chunk for certain; what stands over is given back. The next
-    // chunk then mostly lies aligned just below, which the first attempt finds.
-    void* first =
-        ::mmap(nullptr, chunk_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (first == MAP_FAILED) throw std::bad_alloc();
+    // The kernel mostly puts a chunk just below the last one, and so aligned as that is. If not,
+    // twice the size holds an aligned chunk for certain, and what stands over is given back.
+    void* first = map(chunk_size);
     if (chunk_of(first) == first) return first;
     ::munmap(first, chunk_size);
-    void* wide =
-        ::mmap(nullptr, 2 * chunk_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (wide == MAP_FAILED) throw std::bad_alloc();
-    const auto begin = reinterpret_cast<std::uintptr_t>(wide);
+    const auto begin = reinterpret_cast<std::uintptr_t>(map(2 * chunk_size));
     const std::uintptr_t aligned = (begin + chunk_size - 1) & ~(chunk_size - 1);
-    if (aligned > begin) ::munmap(wide, aligned - begin);
-    const std::size_t tail = begin + 2 * chunk_size - (aligned + chunk_size);
+    if (aligned > begin) ::munmap(reinterpret_cast<void*>(begin), aligned - begin);
+    const std::size_t tail = begin + chunk_size - aligned;
     if (tail > 0) ::munmap(reinterpret_cast<void*>(aligned + chunk_size), tail);
     return reinterpret_cast<void*>(aligned);
 }
 
+Chunk no_chunk; // never has room: the first of each list that is empty
+
 // What one thread allocates from. A pool outlives its thread while blocks of it live; the next
 // thread that needs one adopts it, together with what was given back in the meantime.
 struct Pool {
-    Chunk* with_room[class_count] = {}; // the first of each list serves the next request
+    Chunk* with_room[class_count]; // the first of each list serves the next request
+    Chunk* idle = nullptr;         // chunks without a block in use, for any class
+    std::size_t idle_count = 0;
     Chunk* all = nullptr;
     std::size_t chunks = 0;
-    std::size_t empty_chunks = 0;
     Pool* next_abandoned = nullptr;
     std::atomic<Block*> foreign = nullptr; // given back on other threads
 
+    Pool() noexcept {
+        for (Chunk*& list : with_room) list = &no_chunk;
+    }
+
     void* allocate(std::size_t size_class) {
-        for (;;) {
-            Chunk* chunk = with_room[size_class];
-            if (chunk == nullptr) [[unlikely]] {
-                chunk = find_room(size_class);
-            }
-            if (Block* block = chunk->free; block != nullptr) {
-                chunk->free = block->next;
-                if (chunk->used++ == 0) --empty_chunks;
-                return block;
-            }
-            if (chunk->fresh != chunk->end) {
-                char* block = chunk->fresh;
-                chunk->fresh += chunk->block_size;
-                if (chunk->used++ == 0) --empty_chunks;
-                return block;
-            }
-            unlist(*chunk);
+        Chunk& chunk = *with_room[size_class];
+        Block* block = chunk.free;
+        if (block == nullptr) [[unlikely]] {
+            return allocate_fresh(size_class);
         }
+        chunk.free = block->next;
+        ++chunk.used;
+        return block;
+    }
+
+    ASYNCIO_NOINLINE void* allocate_fresh(std::size_t size_class) {
+        Chunk* chunk = with_room[size_class];
+        while (chunk->free == nullptr && chunk->fresh == chunk->end) {
+            if (chunk != &no_chunk) {
+                take_from_list(*chunk); // full
+            } else if (!collect()) {
+                add_room(size_class);
+            }
+            chunk = with_room[size_class];
+        }
+        if (chunk->free != nullptr) return allocate(size_class);
+        char* block = chunk->fresh;
+        chunk->fresh += chunk->block_size;
+        ++chunk->used;
+        return block;
     }
 
     void give_back(Chunk& chunk, void* memory) noexcept {
-        auto* block = static_cast<Block*>(memory);
-        block->next = chunk.free;
-        chunk.free = block;
-        if (!chunk.listed) [[unlikely]] {
-            list(chunk);
+        chunk.free = ::new (memory) Block{chunk.free};
+        if (--chunk.used == 0 || !chunk.has_room) [[unlikely]] {
+            room_came_back(chunk);
         }
-        if (--chunk.used == 0) [[unlikely]] {
-            emptied(chunk);
+    }
+
+    ASYNCIO_NOINLINE void room_came_back(Chunk& chunk) noexcept {
+        if (!chunk.has_room) put_in_list(chunk);
+        // The chunk that serves the next request stays where it is.
+        if (chunk.used != 0 || with_room[chunk.size_class] == &chunk) return;
+        take_from_list(chunk);
+        if (idle_count == idle_chunks_kept) {
+            unmap(chunk);
+            return;
         }
+        chunk.next = idle;
+        idle = &chunk;
+        ++idle_count;
     }
 
     // Takes home what other threads gave back. True if there was anything.
@@ -150,73 +174,71 @@ struct Pool {
         return true;
     }
 
-    ASYNCIO_NOINLINE Chunk* find_room(std::size_t size_class) {
-        if (collect() && with_room[size_class] != nullptr) return with_room[size_class];
-        if (empty_chunks > 0) {
-            for (Chunk* chunk = all; chunk != nullptr; chunk = chunk->all_next) {
-                if (chunk->used != 0) continue;
-                if (chunk->listed) unlist(*chunk);
-                shape(*chunk, size_class);
-                list(*chunk);
-                return chunk;
-            }
+    void add_room(std::size_t size_class) {
+        Chunk* chunk = idle;
+        if (chunk != nullptr) {
+            idle = chunk->next;
+            --idle_count;
+        } else {
+            chunk = ::new (map_chunk()) Chunk();
+            chunk->owner = this;
+            chunk->all_next = all;
+            if (all != nullptr) all->all_previous = chunk;
+            all = chunk;
+            ++chunks;
         }
-        auto* chunk = new (map_chunk()) Chunk();
-        chunk->owner = this;
-        chunk->all_next = all;
-        if (all != nullptr) all->all_previous = chunk;
-        all = chunk;
-        ++chunks;
-        ++empty_chunks;
-        shape(*chunk, size_class);
-        list(*chunk);
-        return chunk;
-    }
-
-    static void shape(Chunk& chunk, std::size_t size_class) noexcept {
         const std::size_t size = size_of(size_class);
-        chunk.size_class = static_cast<std::uint32_t>(size_class);
-        chunk.block_size = static_cast<std::uint32_t>(size);
-        chunk.free = nullptr;
-        chunk.fresh = reinterpret_cast<char*>(&chunk) + header_size;
-        chunk.end = chunk.fresh + (chunk_size - header_size) / size * size;
+        chunk->size_class = static_cast<std::uint32_t>(size_class);
+        chunk->block_size = static_cast<std::uint32_t>(size);
+        chunk->free = nullptr;
+        chunk->fresh = reinterpret_cast<char*>(chunk) + header_size;
+        chunk->end = chunk->fresh + (chunk_size - header_size) / size * size;
+        put_in_list(*chunk);
     }
 
-    void list(Chunk& chunk) noexcept {
-        Chunk*& head = with_room[chunk.size_class];
-        chunk.next = head;
-        chunk.previous = nullptr;
-        if (head != nullptr) head->previous = &chunk;
-        head = &chunk;
-        chunk.listed = true;
+    // Behind the first, which goes on serving.
+    void put_in_list(Chunk& chunk) noexcept {
+        Chunk* first = with_room[chunk.size_class];
+        chunk.has_room = true;
+        if (first == &no_chunk) {
+            chunk.next = chunk.previous = nullptr;
+            with_room[chunk.size_class] = &chunk;
+            return;
+        }
+        chunk.next = first->next;
+        chunk.previous = first;
+        if (first->next != nullptr) first->next->previous = &chunk;
+        first->next = &chunk;
     }
 
-    void unlist(Chunk& chunk) noexcept {
+    void take_from_list(Chunk& chunk) noexcept {
+        chunk.has_room = false;
         if (chunk.next != nullptr) chunk.next->previous = chunk.previous;
-        (chunk.previous != nullptr ? chunk.previous->next : with_room[chunk.size_class]) =
-            chunk.next;
-        chunk.listed = false;
+        if (chunk.previous != nullptr) {
+            chunk.previous->next = chunk.next;
+        } else {
+            with_room[chunk.size_class] = chunk.next != nullptr ? chunk.next : &no_chunk;
+        }
     }
 
-    ASYNCIO_NOINLINE void emptied(Chunk& chunk) noexcept {
-        ++empty_chunks;
-        if (empty_chunks > idle_chunks_kept) release(chunk);
-    }
-
-    void release(Chunk& chunk) noexcept {
-        if (chunk.listed) unlist(chunk);
+    void unmap(Chunk& chunk) noexcept {
         if (chunk.all_next != nullptr) chunk.all_next->all_previous = chunk.all_previous;
         (chunk.all_previous != nullptr ? chunk.all_previous->all_next : all) = chunk.all_next;
-        --empty_chunks;
         --chunks;
         ::munmap(&chunk, chunk_size);
     }
 
-    void release_empty() noexcept {
+    // The thread ends: keeps only what is in use.
+    void shrink() noexcept {
         collect();
+        idle = nullptr;
+        idle_count = 0;
         for (Chunk* chunk = all; chunk != nullptr;) {
             Chunk* next = chunk->all_next;
-            if (chunk->used == 0) release(*chunk);
+            if (chunk->used == 0) {
+                if (chunk->has_room) take_from_list(*chunk);
+                unmap(*chunk);
+            }
             chunk = next;
         }
     }
@@ -245,7 +267,7 @@ struct AtThreadExit {
         Pool* pool = this_threads_pool;
         if (pool == nullptr) return;
         this_threads_pool = nullptr;
-        pool->release_empty();
+        pool->shrink();
         if (pool->all == nullptr) {
             delete pool;
             return;
@@ -273,11 +295,14 @@ ASYNCIO_NOINLINE Pool& make_pool() {
 } // namespace
 
 ASYNCIO_NOINLINE void* pool_allocate(std::size_t size) {
-    if (size > large_limit) [[unlikely]] {
-        return ::operator new(size);
-    }
     Pool* pool = this_threads_pool;
-    return (pool != nullptr ? *pool : make_pool()).allocate(class_of(size));
+    if (pool == nullptr || size - 1 >= small_limit) [[unlikely]] {
+        if (size > large_limit) return ::operator new(size);
+        if (pool == nullptr) pool = &make_pool();
+        if (size == 0) size = 1;
+        if (size > small_limit) return pool->allocate(class_of_large(size));
+    }
+    return pool->allocate((size - 1) / 8);
 }
 
 ASYNCIO_NOINLINE void pool_deallocate(void* block, std::size_t size) noexcept {
