@@ -3,9 +3,6 @@
 
 #include <atomic>
 #include <typeinfo>
-#if __has_include(<sys/single_threaded.h>)
-#include <sys/single_threaded.h>
-#endif
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
@@ -15,13 +12,11 @@ namespace {
 // task's identity, so it is spared while the process has one thread.
 std::uint64_t next_number() noexcept {
     static constinit std::atomic<std::uint64_t> last = 0;
-#if __has_include(<sys/single_threaded.h>)
-    if (::__libc_single_threaded != 0) {
+    if (process_has_one_thread()) {
         const std::uint64_t number = last.load(std::memory_order_relaxed) + 1;
         last.store(number, std::memory_order_relaxed);
         return number;
     }
-#endif
     return last.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
@@ -104,38 +99,37 @@ void TaskBase::run() {
 void TaskBase::finish_task() {
     LoopCore& core = loop_->core();
     const Location created = promise_of(resume_).created();
-    State state = finished;
-    std::exception_ptr exception;
-    if (has_thrown()) {
-        exception = take_thrown();
-        static_cast<void>(end(resume_, false));
-    } else {
-        exception = end(resume_, true);
-        if (exception == nullptr &&
-            (flags_ & must_cancel_flag) != 0) { // too late for it to be thrown
-            drop_value();
-            exception = take_cancelled();
-        }
+    // What the coroutine threw, or moving its result, is in exception_ already.
+    bool has_value = end(resume_, !has_thrown());
+    if ((flags_ & must_cancel_flag) != 0 && has_value)
+        [[unlikely]] { // too late for it to be thrown
+        drop_value();
+        exception_ = take_cancelled();
+        has_value = false;
     }
     swap_context(core);
     context_ = ContextRef();
     core.current_task = nullptr;
     unlink(created);
-    if (exception == nullptr) {
+    if (has_value) [[likely]] {
         finish_with_value();
+        release();
+    } else {
+        finish_without_value();
+    }
+}
+
+void TaskBase::finish_without_value() {
+    std::exception_ptr exception = take_thrown();
+    if (is_a<CancelledError>(exception)) {
+        finish_with_exception(std::move(exception), cancelled_state);
         release();
         return;
     }
     const bool interrupts = is_a<KeyboardInterrupt>(exception) || is_a<SystemExit>(exception);
-    state = is_a<CancelledError>(exception) ? cancelled_state : failed;
-    if (!interrupts) {
-        finish_with_exception(std::move(exception), state);
-        release();
-        return;
-    }
-    finish_with_exception(exception, state);
+    finish_with_exception(exception, failed);
     release();
-    std::rethrow_exception(std::move(exception));
+    if (interrupts) std::rethrow_exception(std::move(exception));
 }
 
 bool TaskBase::cancel(const std::string& message) {

@@ -26,11 +26,16 @@ ASYNCIO_BEGIN_NAMESPACE
 class TaskOptions {
   public:
     // What the task is called in reports; default "Task-N".
-    TaskOptions& name(std::string text) {
+    TaskOptions& name(std::string text) & {
         name_ = std::move(text);
         return *this;
     }
-    const std::string& name() const noexcept { return name_; }
+    TaskOptions&& name(std::string text) && {
+        name_ = std::move(text);
+        return std::move(*this);
+    }
+    const std::string& name() const& noexcept { return name_; }
+    std::string name() && { return std::move(name_); }
 
   private:
     std::string name_;
@@ -48,20 +53,20 @@ template <class T> class TaskState : public WithValue<T, TaskBase> {
     }
 
   protected:
-    std::exception_ptr end(std::coroutine_handle<> outermost, bool with_value) noexcept override {
+    bool end(std::coroutine_handle<> outermost, bool with_value) noexcept override {
         auto frame = std::coroutine_handle<Promise<T>>::from_address(outermost.address());
-        std::exception_ptr failure;
-        if (with_value) {
-            if constexpr (!std::is_void_v<T>) {
+        if constexpr (!std::is_void_v<T>) {
+            if (with_value) {
                 try {
                     this->make_value(std::move(frame.promise().value()));
                 } catch (...) {
-                    failure = std::current_exception();
+                    this->set_thrown(std::current_exception());
+                    with_value = false;
                 }
             }
         }
         frame.destroy();
-        return failure;
+        return with_value;
     }
     void drop_value() noexcept override {
         if constexpr (!std::is_void_v<T>) value_of<T>(*this).~Stored<T>();
@@ -89,10 +94,10 @@ template <class T, class F, class... Args> class BoundTaskState final : public T
   private:
     using Kept = KeptCall<F, Args...>;
 
-    std::exception_ptr end(std::coroutine_handle<> outermost, bool with_value) noexcept override {
-        std::exception_ptr failure = TaskState<T>::end(outermost, with_value);
+    bool end(std::coroutine_handle<> outermost, bool with_value) noexcept override {
+        with_value = TaskState<T>::end(outermost, with_value);
         kept_.~Kept();
-        return failure;
+        return with_value;
     }
 
     union {
@@ -133,10 +138,10 @@ template <class T = void> class Task : public Future<T> {
 
     operator AnyTask() const { return AnyTask::of(this->state()); }
 
-    std::string get_name() const { return AnyTask(*this).get_name(); }
-    void set_name(std::string name) const { AnyTask(*this).set_name(std::move(name)); }
-    unsigned cancelling() const { return AnyTask(*this).cancelling(); }
-    unsigned uncancel() const { return AnyTask(*this).uncancel(); }
+    std::string get_name() const { return task().name(); }
+    void set_name(std::string name) const { task().set_name(std::move(name)); }
+    unsigned cancelling() const { return task().cancelling(); }
+    unsigned uncancel() const { return task().uncancel(); }
 
     // As Future's; the function may take a Task<T>.
     template <class F> DoneCallbackId add_done_callback(F&& function) const {
@@ -151,6 +156,7 @@ template <class T = void> class Task : public Future<T> {
 
   private:
     explicit Task(detail::FutureBase& state) noexcept : Future<T>(state) {}
+    detail::TaskBase& task() const { return static_cast<detail::TaskBase&>(this->state()); }
 };
 
 // Makes the coroutine a task of the loop: its first step is in the next turn, in the context that
@@ -177,11 +183,10 @@ Task<T> create_task(Coro<T> coroutine,
 }
 
 template <class T>
-Task<T> create_task(const TaskOptions& options, Coro<T> coroutine,
+Task<T> create_task(TaskOptions options, Coro<T> coroutine,
                     std::source_location created = std::source_location::current()) {
-    std::string name = options.name();
     Task<T> task = create_task(std::move(coroutine), created);
-    if (!name.empty()) task.set_name(std::move(name));
+    if (!options.name().empty()) task.set_name(std::move(options).name());
     return task;
 }
 
@@ -215,11 +220,10 @@ auto create_task(F&& function, Args&&... arguments) {
 
 template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
-auto create_task(const TaskOptions& options, F&& function, Args&&... arguments) {
+auto create_task(TaskOptions options, F&& function, Args&&... arguments) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
-    std::string name = options.name();
     auto task = create_task(std::forward<F>(function), std::forward<Args>(arguments)...);
-    if (!name.empty()) task.set_name(std::move(name));
+    if (!options.name().empty()) task.set_name(std::move(options).name());
     return task;
 }
 

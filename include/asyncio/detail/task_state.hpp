@@ -258,8 +258,8 @@ class ASYNCIO_API TaskBase : public FutureBase {
     void start(std::coroutine_handle<> coroutine, PromiseBase& promise, Location created) noexcept;
 
     // The coroutine has ended: moves the result out of its frame if `with_value`, and destroys the
-    // frame. Returns what moving threw.
-    virtual std::exception_ptr end(std::coroutine_handle<> outermost, bool with_value) noexcept = 0;
+    // frame. True if there is a value now; false, with set_thrown(), if moving it threw.
+    virtual bool end(std::coroutine_handle<> outermost, bool with_value) noexcept = 0;
     // end() has moved a result in that is dropped: the task was cancelled meanwhile.
     virtual void drop_value() noexcept {}
 
@@ -271,6 +271,7 @@ class ASYNCIO_API TaskBase : public FutureBase {
     }
     void abandon() noexcept override;
     void finish_task();
+    ASYNCIO_COLD void finish_without_value();
     ASYNCIO_COLD void cancel_wait() noexcept;
     void save_cancel_message(const std::string& message);
     TaskDetails& details();
