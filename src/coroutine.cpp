@@ -30,6 +30,8 @@ struct ForeignWait::Bridge {
     };
     std::coroutine_handle<> handle;
 
+    // The awaiter owns the bridge, and so outlives it.
+    // NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters)
     static Bridge make(ForeignWait&) { co_return; }
 };
 
@@ -45,20 +47,14 @@ void ForeignWait::begin(TaskBase& task, std::coroutine_handle<> frame) noexcept 
 void ForeignWait::resumed() noexcept { task_->loop().enter_from_any_thread(*this); }
 
 void report_never_awaited(PromiseBase& promise) noexcept {
-    try {
-        ExceptionContext context{
+    EventLoop::report(get_running_loop_or_null(), [&promise] {
+        return ExceptionContext{
             .message = std::string("coroutine '") + promise.where.get().function_name() +
                        "' was never awaited: co_await it, pass it to create_task() or gather(), or "
                        "close() it",
             .details = {{"defined", promise.where.text()}},
         };
-        if (EventLoop* loop = get_running_loop_or_null()) {
-            loop->report(context);
-        } else {
-            EventLoop::default_exception_handler(context);
-        }
-    } catch (...) { // no memory for the report
-    }
+    });
 }
 
 void throw_not_awaitable(bool was_awaited) {

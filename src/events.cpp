@@ -195,8 +195,11 @@ void CloseLoop::operator()(EventLoop* loop) const noexcept {
     try {
         loop->close();
     } catch (...) {
-        loop->report(
-            {.message = "closing the event loop failed", .exception = std::current_exception()});
+        const std::exception_ptr failure = std::current_exception();
+        loop->report([&failure] {
+            return ExceptionContext{.message = "closing the event loop failed",
+                                    .exception = failure};
+        });
     }
     loop->release();
 }
@@ -481,12 +484,10 @@ void EventLoop::call_exception_handler(const ExceptionContext& context) {
     }
 }
 
-void EventLoop::report(const ExceptionContext& context) noexcept {
-    try {
-        call_exception_handler(context);
-    } catch (...) {
-        default_exception_handler(context);
-    }
+void EventLoop::report_failed() noexcept {
+    std::fputs(
+        "asyncio: a failure could not be reported: no memory, or the exception handler threw\n",
+        stderr);
 }
 
 void EventLoop::default_exception_handler(const ExceptionContext& context) noexcept {
@@ -499,7 +500,7 @@ void EventLoop::default_exception_handler(const ExceptionContext& context) noexc
             text += "  exception: " + describe(context.exception) + "\n";
         std::fwrite(text.data(), 1, text.size(), stderr);
     } catch (...) {
-        std::fputs("asyncio: an exception could not be reported, for want of memory\n", stderr);
+        report_failed();
     }
 }
 

@@ -4,18 +4,22 @@
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
-FutureBase::~FutureBase() {
-    if ((flags_ & unretrieved_flag) != 0) {
-        try {
-            loop_->report({
-                .message =
-                    std::string(is_task() ? "Task" : "Future") + " exception was never retrieved",
+// Reported while the whole object still stands, so that a task can describe itself.
+void FutureBase::destroy() noexcept {
+    if ((flags_ & unretrieved_flag) != 0) [[unlikely]] {
+        loop_->report([this] {
+            const std::string kind = is_task() ? "Task" : "Future";
+            return ExceptionContext{
+                .message = kind + " exception was never retrieved",
                 .exception = exception_,
                 .details = {{is_task() ? "task" : "future", describe()}},
-            });
-        } catch (...) { // no memory for the report
-        }
+            };
+        });
     }
+    delete this;
+}
+
+FutureBase::~FutureBase() {
     for_each_waiter([](FutureWaiter& waiter) { waiter.forgotten(); });
     exception_.~exception_ptr();
     loop_->release();

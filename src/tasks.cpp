@@ -235,14 +235,13 @@ std::string TaskBase::describe() const {
 }
 
 void TaskBase::abandon() noexcept {
-    try {
-        loop_->report({
+    loop_->report([this] {
+        return ExceptionContext{
             .message = "Task was destroyed but it is pending! Await or cancel it before the event "
                        "loop is closed",
             .details = {{"task", describe()}},
-        });
-    } catch (...) { // no memory for the report
-    }
+        };
+    });
     std::coroutine_handle<> outermost = this->outermost();
     unlink(promise_of(outermost).created());
     waiting_for_ = nullptr;

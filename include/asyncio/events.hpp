@@ -265,6 +265,8 @@ class ASYNCIO_API EventLoop {
     ThreadSafeHandle
     call_soon_threadsafe(F&& function,
                          std::source_location where = std::source_location::current());
+    template <class F, class A, class... Args>
+    ThreadSafeHandle call_soon_threadsafe(F&& function, A&& first, Args&&... arguments);
 
     // Calls function(arguments...) after the delay, never early; equal deadlines in the order of
     // the calls. A negative delay is reported to the exception handler and counts as 0. Throws
@@ -331,8 +333,21 @@ class ASYNCIO_API EventLoop {
     }
     // Any thread: queues a node, and wakes the loop. False if the loop is closed.
     bool enter_from_any_thread(detail::Runnable& node) noexcept;
-    // call_exception_handler for destructors: an exception out of the handler is dropped.
-    void report(const ExceptionContext& context) noexcept;
+    // call_exception_handler(make()) for destructors: what the handler throws is dropped, and so is
+    // the report if there is no memory for it; then a line on standard error says so.
+    template <class Make> void report(Make make) noexcept { report(this, make); }
+    // The same; without a loop, to the default handler.
+    template <class Make> static void report(EventLoop* loop, Make make) noexcept {
+        try {
+            if (loop != nullptr) {
+                loop->call_exception_handler(make());
+            } else {
+                default_exception_handler(make());
+            }
+        } catch (...) {
+            report_failed();
+        }
+    }
 
   private:
     friend EventLoopOwner new_event_loop(const LoopOptions&);
@@ -352,6 +367,7 @@ class ASYNCIO_API EventLoop {
     void wait_for_work();
     void drop_ready() noexcept;
     [[noreturn]] static void throw_closed();
+    static void report_failed() noexcept;
     Handle schedule_soon(detail::HandleState* state) noexcept;
     TimerHandle schedule_at(detail::HandleState* state, std::int64_t when_ns) noexcept;
     std::int64_t deadline_after(Delay delay, std::source_location where);
@@ -461,6 +477,13 @@ ThreadSafeHandle EventLoop::call_soon_threadsafe(F&& function, std::source_locat
         throw_closed();
     }
     return handle;
+}
+
+template <class F, class A, class... Args>
+ThreadSafeHandle EventLoop::call_soon_threadsafe(F&& function, A&& first, Args&&... arguments) {
+    using B = detail::Bound<std::decay_t<F>, std::decay_t<A>, std::decay_t<Args>...>;
+    return call_soon_threadsafe(
+        B(std::forward<F>(function), std::forward<A>(first), std::forward<Args>(arguments)...));
 }
 
 template <class F>

@@ -19,7 +19,7 @@
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
-// The timer that a sleeping frame holds. Due, it lets its task go on in the turn after.
+// The timer that a sleeping frame holds.
 class ASYNCIO_API SleepTimer : public Timer {
   public:
     using AsyncioAwaiter = void;
@@ -46,8 +46,16 @@ class ASYNCIO_API SleepTimer : public Timer {
         return {};
     }
 
-    void run() override;
-    CancelOutcome try_cancel() noexcept override;
+    // The timer is due: one turn for it, and one for the task, as in asyncio, where the timer sets
+    // a future. A cancel may have come in the same turn, and has woken the task itself then.
+    void run() override {
+        if (!task_->is_interrupted()) task_->wake();
+    }
+    // If it is due already, it stays in the ready queue, and finds the task interrupted.
+    CancelOutcome try_cancel() noexcept override {
+        if (is_armed()) leave();
+        return CancelOutcome::done_now;
+    }
 
   protected:
     explicit SleepTimer(std::int64_t delay_ns) noexcept { when_ns = delay_ns; }
@@ -60,8 +68,14 @@ class ASYNCIO_API SleepTimer : public Timer {
     SleepTimer& operator=(const SleepTimer&) = delete;
 
   private:
-    void begin(std::coroutine_handle<> frame) noexcept;
-    void leave() noexcept;
+    void begin(std::coroutine_handle<> frame) noexcept {
+        EventLoop& loop = task_->loop();
+        const std::int64_t now_ns = loop.clock().now_ns();
+        when_ns = when_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + when_ns;
+        loop.core().timers.arm(*this);
+        task_->suspend(frame, *this);
+    }
+    void leave() noexcept { task_->loop().core().timers.disarm(*this); }
 
     TaskBase* task_;
 };

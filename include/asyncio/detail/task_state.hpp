@@ -63,7 +63,7 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
 
     void retain() noexcept { ++references_; }
     void release() noexcept {
-        if (--references_ == 0) delete this;
+        if (--references_ == 0) destroy();
     }
     bool is_unique() const noexcept { return references_ == 1; }
 
@@ -135,6 +135,7 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
     virtual ~FutureBase();
 
     void finish(State state) noexcept;
+    void destroy() noexcept;
 
     std::uint32_t references_ = 0;
     std::uint16_t flags_;

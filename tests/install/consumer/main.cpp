@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
 // What a user's program may look like: exit status 0 if the library does what it says.
-#include <asyncio/version.hpp>
-#include <iostream>
-
-#if __has_include(<asyncio/asyncio.hpp>)
 #include <asyncio/asyncio.hpp>
+#include <asyncio/version.hpp>
 #include <chrono>
-#include <tuple>
+#include <iostream>
 using namespace std::chrono_literals;
 
 asyncio::Coro<int> twice(int i) {
@@ -19,12 +16,8 @@ asyncio::Coro<int> async_main() {
     auto& [a, b] = both;
     co_return a + b;
 }
-static bool works() { return asyncio::run(async_main()) == 42; }
-#else
-static bool works() { return true; }
-#endif
 
 int main() {
     std::cout << "asyncio " << asyncio::version() << '\n';
-    return works() ? 0 : 1;
+    return asyncio::run(async_main()) == 42 ? 0 : 1;
 }
