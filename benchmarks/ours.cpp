@@ -118,20 +118,25 @@ Measurement cancel_frame() {
 
 // ---- Yield
 
-Coro<> yield_often(std::size_t times) {
-    for (std::size_t i = 0; i < times; ++i) co_await asyncio::sleep(0);
+// Main is one of the tasks that yield, and takes the time; no task is created meanwhile.
+Coro<> yield_until(const bool& stop) {
+    while (!stop) co_await asyncio::sleep(0);
 }
 Coro<Measurement> yields(std::size_t count, std::size_t times) {
+    bool stop = false;
+    std::vector<Task<>> others;
+    others.reserve(count - 1);
+    for (std::size_t i = 1; i < count; ++i) {
+        others.push_back(asyncio::create_task(yield_until(stop)));
+    }
     Samples samples("ns");
     while (samples.more()) {
-        std::vector<Task<>> tasks;
-        tasks.reserve(count);
         samples.start();
-        for (std::size_t i = 0; i < count; ++i)
-            tasks.push_back(asyncio::create_task(yield_often(times)));
-        for (const Task<>& task : tasks) co_await task;
+        for (std::size_t i = 0; i < times; ++i) co_await asyncio::sleep(0);
         samples.stop(count * times);
     }
+    stop = true;
+    for (const Task<>& task : others) co_await task;
     co_return samples.median();
 }
 template <class... Company> Coro<Measurement> yields_beside(std::size_t count, std::size_t times) {
