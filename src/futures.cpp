@@ -71,7 +71,7 @@ void FutureBase::finish(State state) noexcept {
             waiter->scheduled(*this);
         }
     }
-    loop_->core().ready.append(first, first->previous_waiter);
+    loop_->core().ready.append(*first, *first->previous_waiter);
 }
 
 void FutureBase::throw_unless_value() {

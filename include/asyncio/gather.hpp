@@ -199,24 +199,22 @@ template <class A> EventLoop* loop_of(const A& argument) {
     }
 }
 
+// `where` is that of the gather, or null if it cannot be had.
 template <class A>
-void adopt_argument(EventLoop& loop, GatherChild& child, A&& argument, std::source_location where) {
+void adopt_argument(EventLoop& loop, GatherChild& child, A&& argument, Location where) {
+    const auto keep = [&child](const AnyFuture& future, bool owned) {
+        future.state().retain();
+        child.adopt(future.state(), owned);
+    };
     if constexpr (FutureHandle<A>) {
-        FutureBase& future = argument.state();
-        future.retain();
-        child.adopt(future, false);
-    } else if constexpr (is_coro<std::remove_cvref_t<A>>) {
-        auto task = create_task(loop, std::move(argument), where);
-        task.state().retain();
-        child.adopt(task.state(), true);
+        keep(argument, false);
+    } else if constexpr (is_coro<std::remove_cvref_t<A>>) { // used up, also if it has a name
+        keep(make_task(loop, argument, where), true);
     } else if constexpr (CoroutineFunction<A>) {
-        auto task = create_task(loop, std::forward<A>(argument));
-        task.state().retain();
-        child.adopt(task.state(), true);
+        keep(create_task(loop, std::forward<A>(argument)), true);
     } else {
-        auto task = create_task(loop, await_it(std::forward<A>(argument)), where);
-        task.state().retain();
-        child.adopt(task.state(), true);
+        auto coroutine = await_it(std::forward<A>(argument));
+        keep(make_task(loop, coroutine, where), true);
     }
 }
 
@@ -230,14 +228,14 @@ template <bool ReturnExceptions, class... A> auto gather_tuple(A&&... arguments)
     auto future = Future<typename Gather::Value>::of(*new Gather(*loop));
     auto& gather = static_cast<Gather&>(future.state());
     std::size_t i = 0;
-    (adopt_argument(*loop, gather.child(i++), std::forward<A>(arguments),
-                    std::source_location::current()),
-     ...);
+    (adopt_argument(*loop, gather.child(i++), std::forward<A>(arguments), Location()), ...);
     gather.begin();
     return future;
 }
 
-template <bool ReturnExceptions, class Range> auto gather_range(Range&& range) {
+// Elements are moved from if `Move`; coroutines always.
+template <bool ReturnExceptions, bool Move, class Range>
+auto gather_range(Range& range, Location where) {
     using A = std::ranges::range_value_t<Range>;
     using T = GatherArgumentType<A>;
     using Gather = GatherVector<ReturnExceptions, T>;
@@ -250,14 +248,11 @@ template <bool ReturnExceptions, class Range> auto gather_range(Range&& range) {
     if constexpr (std::ranges::sized_range<Range>)
         gather.children().reserve(std::ranges::size(range));
     for (auto&& argument : range) {
-        // The coroutines of a range are used up, whether the range was moved in or not.
         gather.children().emplace_back();
-        if constexpr (std::is_lvalue_reference_v<decltype(argument)> && !is_coro<A>) {
-            adopt_argument(*loop, gather.children().back(), argument,
-                           std::source_location::current());
+        if constexpr (Move) {
+            adopt_argument(*loop, gather.children().back(), std::move(argument), where);
         } else {
-            adopt_argument(*loop, gather.children().back(), std::move(argument),
-                           std::source_location::current());
+            adopt_argument(*loop, gather.children().back(), argument, where);
         }
     }
     gather.begin();
@@ -287,13 +282,18 @@ template <detail::Gatherable... A> auto gather(ReturnExceptions, A&&... awaitabl
 // other awaitables or callables.
 template <std::ranges::input_range Range>
     requires detail::Gatherable<std::ranges::range_value_t<Range>>
-auto gather(Range&& awaitables) {
-    return detail::gather_range<false>(std::forward<Range>(awaitables));
+auto gather(Range&& awaitables, std::source_location where = std::source_location::current()) {
+    constexpr bool move = !std::is_lvalue_reference_v<Range>;
+    auto&& range = std::forward<Range>(awaitables);
+    return detail::gather_range<false, move>(range, where);
 }
 template <std::ranges::input_range Range>
     requires detail::Gatherable<std::ranges::range_value_t<Range>>
-auto gather(ReturnExceptions, Range&& awaitables) {
-    return detail::gather_range<true>(std::forward<Range>(awaitables));
+auto gather(ReturnExceptions, Range&& awaitables,
+            std::source_location where = std::source_location::current()) {
+    constexpr bool move = !std::is_lvalue_reference_v<Range>;
+    auto&& range = std::forward<Range>(awaitables);
+    return detail::gather_range<true, move>(range, where);
 }
 
 ASYNCIO_END_NAMESPACE

@@ -47,7 +47,7 @@ template <class T> class TaskState : public WithValue<T, TaskBase> {
   public:
     explicit TaskState(EventLoop& loop) noexcept : WithValue<T, TaskBase>(loop) {}
     TaskState(EventLoop& loop, std::coroutine_handle<Promise<T>> coroutine,
-              std::source_location created) noexcept
+              Location created) noexcept
         : TaskState(loop) {
         this->start(coroutine, coroutine.promise(), created);
     }
@@ -159,6 +159,16 @@ template <class T = void> class Task : public Future<T> {
     detail::TaskBase& task() const { return static_cast<detail::TaskBase&>(this->state()); }
 };
 
+namespace detail {
+
+// create_task, with the place where it stands; with a null one, where the coroutine's function
+// stands.
+template <class T> Task<T> make_task(EventLoop& loop, Coro<T>& coroutine, Location created) {
+    return Task<T>::of(*new TaskState<T>(loop, coroutine.take(), created));
+}
+
+} // namespace detail
+
 // Makes the coroutine a task of the loop: its first step is in the next turn, in the context that
 // is current now. Throws RuntimeError if no loop is given and none runs, or if the loop is closed;
 // the coroutine is closed then. (asyncio.create_task, loop.create_task)
@@ -167,8 +177,7 @@ Task<T> create_task(EventLoop& loop, Coro<T> coroutine,
                     std::source_location created = std::source_location::current()) {
     if (loop.is_closed()) coroutine.close();
     loop.throw_if_closed();
-    auto* state = new detail::TaskState<T>(loop, coroutine.take(), created);
-    return Task<T>::of(*state);
+    return detail::make_task(loop, coroutine, created);
 }
 
 template <class T>

@@ -54,21 +54,21 @@ class ReadyQueue {
     bool empty() const noexcept { return head_ == nullptr; }
     Runnable* last() const noexcept { return tail_; }
 
-    void push(Runnable& node) noexcept { append(&node, &node); }
+    void push(Runnable& node) noexcept { append(node, node); }
 
     void append(const ReadyQueue& other) noexcept {
-        if (!other.empty()) append(other.head_, other.tail_);
+        if (!other.empty()) append(*other.head_, *other.tail_);
     }
 
     // Appends the chain first -> ... -> last.
-    void append(Runnable* first, Runnable* last) noexcept {
-        last->next_link = nullptr;
+    void append(Runnable& first, Runnable& last) noexcept {
+        last.next_link = nullptr;
         if (head_ == nullptr) {
-            head_ = first;
+            head_ = &first;
         } else {
-            tail_->next_link = first;
+            tail_->next_link = &first;
         }
-        tail_ = last;
+        tail_ = &last;
     }
 
     Runnable& pop() noexcept {

@@ -70,15 +70,15 @@ class ThreadDoor {
         // The first to come while the loop slept owes it a wake-up, which may be still to come.
         if (std::exchange(fell_asleep_, false) && seen > closed) ++wakes_owed_;
         if (seen <= closed) return;
-        auto* newest = reinterpret_cast<Runnable*>(seen);
-        Runnable* oldest = nullptr;
-        for (Runnable* node = newest; node != nullptr;) { // turn the stack round
+        auto& newest = *reinterpret_cast<Runnable*>(seen);
+        Runnable* oldest = &newest;
+        for (Runnable* node = newest.next_link; node != nullptr;) { // turn the stack round
             Runnable* next = node->next_link;
             node->next_link = oldest;
             oldest = node;
             node = next;
         }
-        queue.append(oldest, newest);
+        queue.append(*oldest, newest);
     }
 
     static constexpr std::uintptr_t none = 0;
