@@ -117,11 +117,12 @@ void HandleState::discard() noexcept {
 
 void HandleState::cancel() noexcept {
     cancelled_ = true;
+    // A timer leaves at once; what is in the ready queue leaves when it comes up. The loop's
+    // reference goes last: the callable may own the last handle.
+    const bool armed = is_armed();
+    if (armed) loop_->core().timers.disarm(*this);
     if (!executing_) drop();
-    if (is_armed()) { // a timer leaves at once; what is in the ready queue leaves when it comes up
-        loop_->core().timers.disarm(*this);
-        release();
-    }
+    if (armed) release();
 }
 
 CancelOutcome HandleState::try_cancel() noexcept {
