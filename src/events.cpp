@@ -403,7 +403,11 @@ std::int64_t EventLoop::deadline_after(Delay delay, std::source_location where) 
             .details = {{"handle", "<TimerHandle created at " + describe(where) + ">"}},
         });
     }
-    return delay_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + delay_ns;
+    std::int64_t when_ns = 0;
+    if (__builtin_add_overflow(now_ns, delay_ns, &when_ns)) {
+        return delay_ns < 0 ? INT64_MIN : INT64_MAX;
+    }
+    return when_ns;
 }
 
 bool EventLoop::enter_from_any_thread(detail::Runnable& node) noexcept {
