@@ -117,11 +117,12 @@ void HandleState::discard() noexcept {
 
 void HandleState::cancel() noexcept {
     cancelled_ = true;
+    // A timer leaves at once; what is in the ready queue leaves when it comes up. The loop's
+    // reference goes last: the callable may own the last handle.
+    const bool armed = is_armed();
+    if (armed) loop_->core().timers.disarm(*this);
     if (!executing_) drop();
-    if (is_armed()) { // a timer leaves at once; what is in the ready queue leaves when it comes up
-        loop_->core().timers.disarm(*this);
-        release();
-    }
+    if (armed) release();
 }
 
 CancelOutcome HandleState::try_cancel() noexcept {
@@ -405,7 +406,11 @@ std::int64_t EventLoop::deadline_after(Delay delay, std::source_location where) 
             .details = {{"handle", "<TimerHandle created at " + describe(where) + ">"}},
         });
     }
-    return delay_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + delay_ns;
+    std::int64_t when_ns = 0;
+    if (__builtin_add_overflow(now_ns, delay_ns, &when_ns)) {
+        return delay_ns < 0 ? INT64_MIN : INT64_MAX;
+    }
+    return when_ns;
 }
 
 bool EventLoop::enter_from_any_thread(detail::Runnable& node) noexcept {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <concepts>
 #include <cstdint>
+#include <ratio>
 
 ASYNCIO_BEGIN_NAMESPACE
 
@@ -19,16 +20,23 @@ using TimePoint = std::chrono::time_point<std::chrono::steady_clock, std::chrono
 class Delay {
   public:
     template <class Rep, class Period> Delay(std::chrono::duration<Rep, Period> delay) {
-        using Given = std::chrono::duration<Rep, Period>;
         if constexpr (std::floating_point<Rep>) {
             set(std::chrono::duration<double>(delay).count());
-        } else if constexpr (std::ratio_less_equal_v<Period, std::nano> && sizeof(Rep) <= 8) {
-            nanoseconds_ = std::chrono::ceil<std::chrono::nanoseconds>(delay).count();
         } else {
-            constexpr Given most = std::chrono::floor<Given>(std::chrono::nanoseconds(max_));
-            nanoseconds_ = delay > most    ? max_
-                           : delay < -most ? -max_
-                                           : std::chrono::nanoseconds(delay).count();
+            // In 128 bits, since what fits into 292 years need not fit into Rep, nor the other way
+            // round; and Rep may be unsigned.
+            using Scale = std::ratio_divide<Period, std::nano>;
+            constexpr Wide most = Wide{max_} * Scale::den / Scale::num;
+            const auto count = static_cast<Wide>(delay.count());
+            if (count > most) {
+                nanoseconds_ = max_;
+            } else if (count < -most) {
+                nanoseconds_ = -max_;
+            } else {
+                const Wide scaled = count * Scale::num;
+                const bool fraction = scaled > 0 && scaled % Scale::den != 0;
+                nanoseconds_ = static_cast<std::int64_t>(scaled / Scale::den) + (fraction ? 1 : 0);
+            }
         }
     }
     template <class Seconds>
@@ -44,6 +52,8 @@ class Delay {
     std::int64_t nanoseconds() const noexcept { return nanoseconds_; }
 
   private:
+    __extension__ using Wide = __int128;
+
     ASYNCIO_API void set(double seconds);
 
     static constexpr std::int64_t max_ = INT64_MAX;

@@ -269,8 +269,9 @@ class ASYNCIO_API EventLoop {
     ThreadSafeHandle call_soon_threadsafe(F&& function, A&& first, Args&&... arguments);
 
     // Calls function(arguments...) after the delay, never early; equal deadlines in the order of
-    // the calls. A negative delay is reported to the exception handler and counts as 0. Throws
-    // RuntimeError if the loop is closed, ValueError for a delay of NaN. (loop.call_later)
+    // the calls. A negative delay is reported to the exception handler: its deadline has passed
+    // already. Throws RuntimeError if the loop is closed, ValueError for a delay of NaN.
+    // (loop.call_later)
     template <class F>
     TimerHandle call_later(Delay delay, F&& function,
                            std::source_location where = std::source_location::current());
