@@ -147,9 +147,9 @@ TEST(Order, gather_of_unequal_workers) {
         co_await all;
         log("main goes on");
     };
-    EXPECT_EQ(trace_of(program), (Trace{"1 main waits", "2 before", "2 a starts", "2 b starts",
-                                        "2 c starts", "2 behind", "3 a 1", "3 c 1", "4 a 2",
-                                        "6 gathered", "6 main goes on"}));
+    EXPECT_EQ(trace_of(program),
+              (Trace{"1 main waits", "2 before", "2 a starts", "2 b starts", "2 c starts",
+                     "2 behind", "3 a 1", "3 c 1", "4 a 2", "6 gathered", "6 main goes on"}));
 }
 
 Coro<> fails_late(Log& log) {
@@ -226,10 +226,9 @@ TEST(Order, waiters_and_callbacks_of_a_future) {
         co_await b;
         log("main has b");
     };
-    EXPECT_EQ(trace_of(program),
-              (Trace{"2 a waits", "2 b waits", "3 set", "4 callback 1", "4 a got 7", "4 b got 7",
-                     "4 callback 2", "4 main got 7", "4 main has a", "4 main has b",
-                     "5 late callback"}));
+    EXPECT_EQ(trace_of(program), (Trace{"2 a waits", "2 b waits", "3 set", "4 callback 1",
+                                        "4 a got 7", "4 b got 7", "4 callback 2", "4 main got 7",
+                                        "4 main has a", "4 main has b", "5 late callback"}));
 }
 
 Coro<> swallows_one_cancel(Log& log) {
@@ -453,8 +452,8 @@ TEST(Order, a_sleep_due_and_a_cancel_in_one_turn) {
         });
         co_await wait_for_cancelled(log, t);
     };
-    EXPECT_EQ(trace_of(program), (Trace{"2 t starts", "4 cancel", "5 t cancelled", "6 callback",
-                                        "6 main saw it"}));
+    EXPECT_EQ(trace_of(program),
+              (Trace{"2 t starts", "4 cancel", "5 t cancelled", "6 callback", "6 main saw it"}));
 }
 
 TEST(Order, nested_gathers_and_a_future_given_twice) {
@@ -467,9 +466,8 @@ TEST(Order, nested_gathers_and_a_future_given_twice) {
         co_await done;
         log("main again");
     };
-    EXPECT_EQ(trace_of(program),
-              (Trace{"2 a starts", "2 b starts", "2 c starts", "3 a 1", "3 c 1", "4 c 2", "6 main",
-                     "6 done", "6 main again"}));
+    EXPECT_EQ(trace_of(program), (Trace{"2 a starts", "2 b starts", "2 c starts", "3 a 1", "3 c 1",
+                                        "4 c 2", "6 main", "6 done", "6 main again"}));
 }
 
 } // namespace
