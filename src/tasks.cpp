@@ -255,6 +255,9 @@ void TaskBase::abandon() noexcept {
         });
     } catch (...) { // no memory for the report
     }
+    // The exception handler may have cancelled this task, or completed what it waits for: then it,
+    // or a wait inside its frames, is in the queue, and must not outlive itself there.
+    for (ReadyQueue& ready = loop_->core().ready; !ready.empty();) ready.pop().discard();
     std::coroutine_handle<> outermost = this->outermost();
     unlink(promise_of(outermost).created());
     waiting_for_ = nullptr;
