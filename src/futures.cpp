@@ -5,20 +5,22 @@ ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
 FutureBase::~FutureBase() {
-    if ((flags_ & unretrieved_flag) != 0) {
-        try {
-            loop_->report({
-                .message =
-                    std::string(is_task() ? "Task" : "Future") + " exception was never retrieved",
-                .exception = exception_,
-                .details = {{is_task() ? "task" : "future", describe()}},
-            });
-        } catch (...) { // no memory for the report
-        }
-    }
+    if ((flags_ & unretrieved_flag) != 0) report_unretrieved();
     for_each_waiter([](FutureWaiter& waiter) { waiter.forgotten(); });
     exception_.~exception_ptr();
     loop_->release();
+}
+
+void FutureBase::report_unretrieved() noexcept {
+    try {
+        loop_->report({
+            .message =
+                std::string(is_task() ? "Task" : "Future") + " exception was never retrieved",
+            .exception = retrieve(),
+            .details = {{is_task() ? "task" : "future", describe()}},
+        });
+    } catch (...) { // no memory for the report
+    }
 }
 
 std::string FutureBase::describe() const {

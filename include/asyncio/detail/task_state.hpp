@@ -135,6 +135,8 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
     virtual ~FutureBase();
 
     void finish(State state) noexcept;
+    // To the exception handler, once. For destructors: describe() is that of their class.
+    ASYNCIO_COLD void report_unretrieved() noexcept;
 
     std::uint32_t references_ = 0;
     std::uint16_t flags_;
