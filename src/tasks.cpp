@@ -63,6 +63,7 @@ Location TaskBase::created() const noexcept {
 }
 
 TaskBase::~TaskBase() {
+    if ((flags_ & unretrieved_flag) != 0) report_unretrieved();
     if ((flags_ & details_flag) != 0) delete &details();
 }
 
@@ -146,7 +147,7 @@ void TaskBase::yield(std::coroutine_handle<> frame) noexcept {
 
 bool TaskBase::cancel(const std::string& message) {
     if (done()) return false;
-    save_cancel_message(message);
+    if (!is_interrupted()) save_cancel_message(message); // else it is the earlier one that arrives
     if (cancelling_ != UINT16_MAX) ++cancelling_;
     if ((flags_ & suspended_flag) != 0 && waiting_for_ != nullptr) {
         switch (waiting_for_->try_cancel()) {
