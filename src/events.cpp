@@ -261,13 +261,17 @@ void EventLoop::throw_closed() {
         "Event loop is closed: it takes no more callbacks; make another with new_event_loop()");
 }
 
-void EventLoop::run_forever() {
+void EventLoop::throw_if_cannot_run() const {
     throw_if_closed();
     if (running_) throw RuntimeError("This event loop is already running");
     if (running_loop != nullptr) {
         throw RuntimeError(
             "Cannot run the event loop while another loop is running in this thread");
     }
+}
+
+void EventLoop::run_forever() {
+    throw_if_cannot_run();
     struct Running {
         EventLoop& loop;
         explicit Running(EventLoop& l) : loop(l) {

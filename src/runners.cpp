@@ -1,17 +1,28 @@
 // SPDX-License-Identifier: MIT
 #include <asyncio/runners.hpp>
 
+#include <memory>
+
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
 void run_until_done(EventLoop& loop, FutureBase& future) {
+    // A KeyboardInterrupt may leave the loop when the callback is scheduled already: then it must
+    // not stop the next run.
     struct StopWhenDone {
+        std::shared_ptr<bool> running;
         AnyFuture future;
         DoneCallbackId id;
-        ~StopWhenDone() { future.remove_done_callback(id); }
+        ~StopWhenDone() {
+            *running = false;
+            future.remove_done_callback(id);
+        }
     };
     const AnyFuture handle = AnyFuture::of(future);
-    const StopWhenDone stop{handle, handle.add_done_callback([&loop] { loop.stop(); })};
+    const auto running = std::make_shared<bool>(true);
+    const StopWhenDone stop{running, handle, handle.add_done_callback([&loop, running] {
+                                if (*running) loop.stop();
+                            })};
     try {
         loop.run_forever();
     } catch (...) {
@@ -20,7 +31,7 @@ void run_until_done(EventLoop& loop, FutureBase& future) {
         throw;
     }
     if (!future.done())
-        throw RuntimeError("Event loop stopped before Future completed: " + future.describe());
+        throw RuntimeError("Event loop stopped before Future completed. " + future.describe());
 }
 
 RunScope::RunScope(const RunOptions& options) {

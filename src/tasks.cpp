@@ -134,7 +134,7 @@ void TaskBase::finish_without_value() {
 
 bool TaskBase::cancel(const std::string& message) {
     if (done()) return false;
-    save_cancel_message(message);
+    if (!is_interrupted()) save_cancel_message(message); // else it is the earlier one that arrives
     if (cancelling_ != UINT16_MAX) ++cancelling_;
     if ((flags_ & suspended_flag) != 0 && waiting_for_ != nullptr) {
         switch (waiting_for_->try_cancel()) {
@@ -242,6 +242,9 @@ void TaskBase::abandon() noexcept {
             .details = {{"task", describe()}},
         };
     });
+    // The exception handler may have cancelled this task, or completed what it waits for: then it,
+    // or a wait inside its frames, is in the queue, and must not outlive itself there.
+    for (ReadyQueue& ready = loop_->core().ready; !ready.empty();) ready.pop().discard();
     std::coroutine_handle<> outermost = this->outermost();
     unlink(promise_of(outermost).created());
     waiting_for_ = nullptr;

@@ -332,6 +332,8 @@ class ASYNCIO_API EventLoop {
             throw_closed();
         }
     }
+    // As run_forever() does, which calls this first.
+    void throw_if_cannot_run() const;
     // Any thread: queues a node, and wakes the loop. False if the loop is closed.
     bool enter_from_any_thread(detail::Runnable& node) noexcept;
     // call_exception_handler(make()) for destructors: what the handler throws is dropped, and so is

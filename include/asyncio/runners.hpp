@@ -61,10 +61,17 @@ template <class T> T result_of(Task<T> task) {
 } // namespace detail
 
 // Runs the loop until the coroutine is done; gives its result, or throws what it threw. Throws
-// RuntimeError if the loop is stopped before, or runs already. (loop.run_until_complete)
+// RuntimeError if the loop is stopped before, is closed, or a loop runs in this thread already; in
+// the latter cases the coroutine is closed. (loop.run_until_complete)
 template <class T>
 T run_until_complete(EventLoop& loop, Coro<T> coroutine,
                      std::source_location created = std::source_location::current()) {
+    try {
+        loop.throw_if_cannot_run();
+    } catch (...) {
+        coroutine.close();
+        throw;
+    }
     Task<T> task = create_task(loop, std::move(coroutine), created);
     detail::run_until_done(loop, task.state());
     return detail::result_of(std::move(task));
