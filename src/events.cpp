@@ -478,18 +478,24 @@ void EventLoop::call_exception_handler(const ExceptionContext& context) {
         default_exception_handler(context);
         return;
     }
+    const std::shared_ptr<Handler> handler = exception_handler_; // it may replace itself
     try {
-        (*exception_handler_)(*this, context);
+        (*handler)(*this, context);
     } catch (const KeyboardInterrupt&) {
         throw;
     } catch (const SystemExit&) {
         throw;
     } catch (...) {
-        default_exception_handler({
+        ExceptionContext failure = {
             .message = "Unhandled error in exception handler",
             .exception = std::current_exception(),
             .details = {{"while handling", context.message}},
-        });
+        };
+        failure.details.insert(failure.details.end(), context.details.begin(),
+                               context.details.end());
+        if (context.exception != nullptr)
+            failure.details.push_back({"of the exception", describe(context.exception)});
+        default_exception_handler(failure);
     }
 }
 

@@ -387,7 +387,7 @@ class ASYNCIO_API EventLoop {
     std::unique_ptr<Backend> backend_;
     std::unique_ptr<Clock> own_clock_;
     std::unique_ptr<Descriptors> descriptors_;
-    std::unique_ptr<Handler> exception_handler_;
+    std::shared_ptr<Handler> exception_handler_;
 };
 
 // A callback that was scheduled. Copies mean the same callback. Belongs to the loop's thread.
@@ -543,7 +543,7 @@ template <class F> void EventLoop::set_exception_handler(F&& handler) {
         }
         std::decay_t<F> function_;
     };
-    exception_handler_ = std::make_unique<Holder>(std::forward<F>(handler));
+    exception_handler_ = std::make_shared<Holder>(std::forward<F>(handler));
 }
 
 ASYNCIO_END_NAMESPACE
