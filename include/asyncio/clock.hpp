@@ -19,16 +19,26 @@ using TimePoint = std::chrono::time_point<std::chrono::steady_clock, std::chrono
 class Delay {
   public:
     template <class Rep, class Period> Delay(std::chrono::duration<Rep, Period> delay) {
-        using Given = std::chrono::duration<Rep, Period>;
         if constexpr (std::floating_point<Rep>) {
             set(std::chrono::duration<double>(delay).count());
-        } else if constexpr (std::ratio_less_equal_v<Period, std::nano> && sizeof(Rep) <= 8) {
-            nanoseconds_ = std::chrono::ceil<std::chrono::nanoseconds>(delay).count();
         } else {
-            constexpr Given most = std::chrono::floor<Given>(std::chrono::nanoseconds(max_));
-            nanoseconds_ = delay > most    ? max_
-                           : delay < -most ? -max_
-                                           : std::chrono::nanoseconds(delay).count();
+            // The limits have no room in a narrow type, and no sign in an unsigned one.
+            using Wide = std::chrono::duration<std::int64_t, Period>;
+            Wide wide = Wide::max();
+            if constexpr (std::unsigned_integral<Rep>) {
+                if (delay.count() <= std::uint64_t{max_})
+                    wide = Wide(static_cast<std::int64_t>(delay.count()));
+            } else {
+                wide = Wide(static_cast<std::int64_t>(delay.count()));
+            }
+            if constexpr (std::ratio_less_equal_v<Period, std::nano>) {
+                nanoseconds_ = std::chrono::ceil<std::chrono::nanoseconds>(wide).count();
+            } else {
+                constexpr Wide most = std::chrono::floor<Wide>(std::chrono::nanoseconds(max_));
+                nanoseconds_ = wide > most    ? max_
+                               : wide < -most ? -max_
+                                              : std::chrono::nanoseconds(wide).count();
+            }
         }
     }
     template <class Seconds>
