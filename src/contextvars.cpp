@@ -22,14 +22,7 @@ class Variables final : public ContextMap {
     std::vector<Entry> entries;
 };
 
-thread_local ContextRef outside_of_loops;
-
 } // namespace
-
-ASYNCIO_NOINLINE ContextRef& current_context() noexcept {
-    EventLoop* loop = get_running_loop_or_null();
-    return loop != nullptr ? loop->core().context : outside_of_loops;
-}
 
 const std::shared_ptr<const void>* find_variable(const void* variable) noexcept {
     const auto* variables = static_cast<const Variables*>(current_context().get());

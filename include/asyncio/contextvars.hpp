@@ -30,8 +30,6 @@ class ASYNCIO_API LookupError : public std::out_of_range {
 
 namespace detail {
 
-// The running loop's current context, or the thread's own where no loop runs.
-ASYNCIO_API ContextRef& current_context() noexcept;
 // The value of the variable in the current context, or null.
 ASYNCIO_API const std::shared_ptr<const void>* find_variable(const void* variable) noexcept;
 // Changes the current context; an empty value removes the variable.
