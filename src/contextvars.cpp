@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <asyncio/contextvars.hpp>
 
+#include <atomic>
 #include <vector>
 
 ASYNCIO_BEGIN_NAMESPACE
@@ -16,22 +17,15 @@ namespace {
 class Variables final : public ContextMap {
   public:
     struct Entry {
-        const void* variable;
+        std::uint64_t variable;
         std::shared_ptr<const void> value;
     };
     std::vector<Entry> entries;
 };
 
-thread_local ContextRef outside_of_loops;
-
 } // namespace
 
-ASYNCIO_NOINLINE ContextRef& current_context() noexcept {
-    EventLoop* loop = get_running_loop_or_null();
-    return loop != nullptr ? loop->core().context : outside_of_loops;
-}
-
-const std::shared_ptr<const void>* find_variable(const void* variable) noexcept {
+const std::shared_ptr<const void>* find_variable(std::uint64_t variable) noexcept {
     const auto* variables = static_cast<const Variables*>(current_context().get());
     if (variables == nullptr) return nullptr;
     for (const Variables::Entry& entry : variables->entries) {
@@ -40,7 +34,12 @@ const std::shared_ptr<const void>* find_variable(const void* variable) noexcept 
     return nullptr;
 }
 
-void set_variable(const void* variable, std::shared_ptr<const void> value) {
+std::uint64_t new_variable() noexcept {
+    static constinit std::atomic<std::uint64_t> last = 0;
+    return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
+void set_variable(std::uint64_t variable, std::shared_ptr<const void> value) {
     ContextRef& context = current_context();
     auto* changed = new Variables();
     ContextRef owner(changed);

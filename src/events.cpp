@@ -10,6 +10,7 @@ ASYNCIO_BEGIN_NAMESPACE
 namespace {
 
 constinit thread_local EventLoop* running_loop = nullptr;
+thread_local detail::ContextRef context_outside_of_loops;
 
 std::string describe(std::source_location where) {
     return std::string(where.file_name()) + ":" + std::to_string(where.line());
@@ -67,8 +68,12 @@ namespace detail {
 
 ContextMap::~ContextMap() = default;
 
+ASYNCIO_NOINLINE ContextRef& current_context() noexcept {
+    return running_loop != nullptr ? running_loop->core().context : context_outside_of_loops;
+}
+
 HandleState::HandleState(EventLoop& loop, std::source_location where) noexcept
-    : loop_(&loop), context_(loop.core().context), where_(where) {
+    : loop_(&loop), context_(context_for(loop)), where_(where) {
     loop.retain();
 }
 
@@ -131,10 +136,7 @@ CancelOutcome HandleState::try_cancel() noexcept {
 }
 
 ThreadSafeState::ThreadSafeState(EventLoop& loop, std::source_location where) noexcept
-    : loop_(&loop), where_(where) {
-    // The context of the caller goes along if the caller runs on a loop, this one or another.
-    if (EventLoop* current = get_running_loop_or_null()) context_ = current->core().context;
-}
+    : loop_(&loop), context_(current_context()), where_(where) {}
 
 ThreadSafeState::~ThreadSafeState() = default;
 

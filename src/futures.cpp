@@ -165,7 +165,7 @@ std::exception_ptr TaskWaiter::take_failure() {
 }
 
 DoneCallbackBase::DoneCallbackBase(FutureBase& future) noexcept
-    : future_(&future), context_(future.loop().core().context), serial_(++last_serial()) {}
+    : future_(&future), context_(context_for(future.loop())), serial_(++last_serial()) {}
 
 DoneCallbackBase::~DoneCallbackBase() = default;
 

@@ -11,6 +11,7 @@
 
 #include <asyncio/events.hpp>
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -30,12 +31,12 @@ class ASYNCIO_API LookupError : public std::out_of_range {
 
 namespace detail {
 
-// The running loop's current context, or the thread's own where no loop runs.
-ASYNCIO_API ContextRef& current_context() noexcept;
 // The value of the variable in the current context, or null.
-ASYNCIO_API const std::shared_ptr<const void>* find_variable(const void* variable) noexcept;
+ASYNCIO_API const std::shared_ptr<const void>* find_variable(std::uint64_t variable) noexcept;
+// A number that no other variable has.
+ASYNCIO_API std::uint64_t new_variable() noexcept;
 // Changes the current context; an empty value removes the variable.
-ASYNCIO_API void set_variable(const void* variable, std::shared_ptr<const void> value);
+ASYNCIO_API void set_variable(std::uint64_t variable, std::shared_ptr<const void> value);
 [[noreturn]] ASYNCIO_API void throw_lookup_error(const std::string& name);
 
 } // namespace detail
@@ -46,7 +47,7 @@ template <class T> class ContextVar {
     class Token {
       private:
         friend class ContextVar;
-        const ContextVar* variable_ = nullptr;
+        std::uint64_t variable_ = 0;
         std::shared_ptr<const void> old_;
         bool used_ = false;
     };
@@ -54,7 +55,6 @@ template <class T> class ContextVar {
     explicit ContextVar(std::string name) : name_(std::move(name)) {}
     ContextVar(std::string name, T value)
         : name_(std::move(name)), default_(std::in_place, std::move(value)) {}
-    // A variable is its address.
     ContextVar(const ContextVar&) = delete;
     ContextVar& operator=(const ContextVar&) = delete;
 
@@ -63,37 +63,40 @@ template <class T> class ContextVar {
     // A copy of the value in the current context, else the default. Throws LookupError if there is
     // neither. (ContextVar.get)
     T get() const {
-        if (const auto* value = detail::find_variable(this))
+        if (const auto* value = detail::find_variable(number_))
             return *static_cast<const T*>(value->get());
         if (!default_) detail::throw_lookup_error(name_);
         return *default_;
     }
     // The same with another default.
     T get(T otherwise) const {
-        if (const auto* value = detail::find_variable(this))
+        if (const auto* value = detail::find_variable(number_))
             return *static_cast<const T*>(value->get());
         return otherwise;
     }
     // Sets it in the current context. (ContextVar.set)
     Token set(T value) const {
         Token token;
-        token.variable_ = this;
-        if (const auto* old = detail::find_variable(this)) token.old_ = *old;
-        detail::set_variable(this, std::make_shared<const T>(std::move(value)));
+        token.variable_ = number_;
+        if (const auto* old = detail::find_variable(number_)) token.old_ = *old;
+        detail::set_variable(number_, std::make_shared<const T>(std::move(value)));
         return token;
     }
     // Puts back what was there before the set() that gave the token. Throws ValueError for a token
     // of another variable, RuntimeError for one that was used. (ContextVar.reset)
     void reset(Token& token) const {
-        if (token.variable_ != this)
+        if (token.variable_ != number_)
             throw ValueError("the token was created by a different ContextVar");
         if (token.used_) throw RuntimeError("the token has already been used once");
-        detail::set_variable(this, token.old_);
+        detail::set_variable(number_, token.old_);
         token.used_ = true;
     }
     void reset(Token&& token) const { reset(token); }
 
   private:
+    // Not its address: a context may hold the value of a variable that is destroyed, and another
+    // may have taken its place.
+    const std::uint64_t number_ = detail::new_variable();
     std::string name_;
     std::optional<T> default_;
 };

@@ -390,6 +390,17 @@ class ASYNCIO_API EventLoop {
     std::shared_ptr<Handler> exception_handler_;
 };
 
+namespace detail {
+
+// The running loop's current context, or the thread's own where no loop runs.
+ASYNCIO_API ContextRef& current_context() noexcept;
+// The same, for what is made for this loop now.
+inline const ContextRef& context_for(EventLoop& loop) noexcept {
+    return loop.is_running() ? loop.core().context : current_context();
+}
+
+} // namespace detail
+
 // A callback that was scheduled. Copies mean the same callback. Belongs to the loop's thread.
 // (asyncio.Handle)
 class ASYNCIO_API Handle {

@@ -251,7 +251,7 @@ class ASYNCIO_API TaskBase : public FutureBase {
 
   protected:
     explicit TaskBase(EventLoop& loop) noexcept
-        : FutureBase(loop, task_flag), context_(loop.core().context) {}
+        : FutureBase(loop, task_flag), context_(context_for(loop)) {}
     ~TaskBase() override;
 
     // Hands the coroutine to the task and the task to the loop. A `created` of null: where the
