@@ -136,16 +136,25 @@ class ASYNCIO_API DoneCallbackBase : public FutureWaiter, public Pooled {
 
     virtual bool equals(const void* type, const void* function) const noexcept = 0;
 
-    static DoneCallbackId attach(DoneCallbackBase* callback) noexcept;
-    static std::size_t remove(FutureBase& future, DoneCallbackId id) noexcept;
+    static DoneCallbackId attach(DoneCallbackBase* callback);
+    static std::size_t remove(FutureBase& future, DoneCallbackId id);
     template <class Predicate>
     static std::size_t remove_if(FutureBase& future, Predicate predicate) {
+        // Destroyed only when the list has been gone through: a callable's destructor may do
+        // anything, such as removing other callbacks.
+        struct Removed {
+            FutureWaiter* first = nullptr;
+            ~Removed() {
+                while (first != nullptr) std::exchange(first, first->next_waiter())->forgotten();
+            }
+        };
+        Removed removed;
         std::size_t count = 0;
         future.for_each_waiter([&](FutureWaiter& waiter) {
             DoneCallbackBase* callback = waiter.as_done_callback();
             if (callback == nullptr || !predicate(*callback)) return;
             future.remove_waiter(*callback);
-            delete callback;
+            callback->next_link = std::exchange(removed.first, callback);
             ++count;
         });
         return count;
@@ -242,7 +251,8 @@ class ASYNCIO_API AnyFuture {
 
     // Calls function(future), or function(), in the turn after the future is done (the next turn if
     // it is done already), in the order in which they were added, in the context that is current
-    // now. What it throws goes to the exception handler. (Future.add_done_callback)
+    // now. What it throws goes to the exception handler. Throws RuntimeError if it is done already
+    // and its loop is closed. (Future.add_done_callback)
     template <class F> DoneCallbackId add_done_callback(F&& function) const {
         return add_callback<AnyFuture>(std::forward<F>(function));
     }
