@@ -322,7 +322,7 @@ template <class T = void> class Future : public AnyFuture {
     // Makes it done; who waits goes on in the next turn. Throws InvalidStateError if it is done
     // already. (Future.set_result)
     template <class U = T>
-        requires(!std::is_void_v<T> && std::is_constructible_v<detail::Stored<T>, U &&>)
+        requires(!std::is_void_v<T> && !std::is_reference_v<T> && std::is_constructible_v<T, U &&>)
     void set_result(U&& value) const {
         settable().set_result(std::forward<U>(value));
     }
@@ -331,6 +331,9 @@ template <class T = void> class Future : public AnyFuture {
     void set_result(std::remove_reference_t<U>& value) const {
         settable().set_result(std::addressof(value));
     }
+    template <class U = T>
+        requires std::is_reference_v<U>
+    void set_result(const std::remove_reference_t<U>&& value) const = delete; // would dangle
     void set_result() const
         requires std::is_void_v<T>
     {
