@@ -4,18 +4,21 @@
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
-FutureBase::~FutureBase() {
-    if ((flags_ & unretrieved_flag) != 0) {
-        try {
-            loop_->report({
-                .message =
-                    std::string(is_task() ? "Task" : "Future") + " exception was never retrieved",
-                .exception = exception_,
-                .details = {{is_task() ? "task" : "future", describe()}},
-            });
-        } catch (...) { // no memory for the report
-        }
+void FutureBase::report_unretrieved() noexcept {
+    flags_ &= static_cast<std::uint16_t>(~unretrieved_flag);
+    try {
+        loop_->report({
+            .message =
+                std::string(is_task() ? "Task" : "Future") + " exception was never retrieved",
+            .exception = exception_,
+            .details = {{is_task() ? "task" : "future", describe()}},
+        });
+    } catch (...) { // no memory for the report
     }
+}
+
+FutureBase::~FutureBase() {
+    if ((flags_ & unretrieved_flag) != 0) report_unretrieved();
     for_each_waiter([](FutureWaiter& waiter) { waiter.forgotten(); });
     exception_.~exception_ptr();
     loop_->release();

@@ -63,6 +63,9 @@ Location TaskBase::created() const noexcept {
 }
 
 TaskBase::~TaskBase() {
+    if ((flags_ & unretrieved_flag) != 0) [[unlikely]] { // here, where it can still be described
+        report_unretrieved();
+    }
     if ((flags_ & details_flag) != 0) delete &details();
 }
 

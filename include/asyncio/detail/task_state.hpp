@@ -135,6 +135,7 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
     virtual ~FutureBase();
 
     void finish(State state) noexcept;
+    ASYNCIO_COLD void report_unretrieved() noexcept;
 
     std::uint32_t references_ = 0;
     std::uint16_t flags_;
