@@ -84,7 +84,7 @@ template <class T, bool Move> T give_value(FutureBase& future) {
     if constexpr (std::is_reference_v<T>) {
         return *value_of<T>(future);
     } else if constexpr (!std::is_void_v<T>) {
-        if constexpr (Move && !std::is_copy_constructible_v<T>) {
+        if constexpr (Move && !is_copyable<T>) {
             if (future.is_taken()) future.throw_unless_value();
             future.mark_taken();
             return std::move(value_of<T>(future));
@@ -358,7 +358,7 @@ template <class T = void> class Future : public AnyFuture {
     // if this is the last handle.
     auto operator co_await() const& {
         static_assert(
-            std::is_void_v<T> || std::is_reference_v<T> || std::is_copy_constructible_v<T>,
+            std::is_void_v<T> || std::is_reference_v<T> || detail::is_copyable<T>,
             "this result cannot be copied: write `co_await std::move(future)` to move it out");
         return detail::FutureAwaiter<T, false>(state());
     }

@@ -113,7 +113,7 @@ Gathered<T, ReturnExceptions> gathered(GatherChild& child) {
         return {};
     } else if constexpr (std::is_reference_v<T>) {
         return *value_of<T>(future);
-    } else if constexpr (!std::is_copy_constructible_v<T>) {
+    } else if constexpr (!is_copyable<T>) {
         return give_value<T, true>(future);
     } else {
         if (child.owned() && future.is_unique()) return std::move(value_of<T>(future));
