@@ -71,6 +71,10 @@ void FutureBase::finish(State state) noexcept {
             waiter->scheduled(*this);
         }
     }
+    if (loop_->is_closed()) [[unlikely]] { // no turn will come
+        while (first != nullptr) std::exchange(first, first->next_waiter())->discard();
+        return;
+    }
     loop_->core().ready.append(*first, *first->previous_waiter);
 }
 
@@ -213,10 +217,14 @@ void DoneCallbackBase::run() {
     }
 }
 
-DoneCallbackId DoneCallbackBase::attach(DoneCallbackBase* callback) noexcept {
+DoneCallbackId DoneCallbackBase::attach(DoneCallbackBase* callback) {
     FutureBase& future = *callback->future_;
     const DoneCallbackId id{callback->serial_};
     if (future.done()) {
+        if (future.loop().is_closed()) {
+            callback->forgotten();
+            future.loop().throw_if_closed();
+        }
         callback->scheduled(future);
         future.loop().core().ready.push(*callback);
     } else {
@@ -225,7 +233,7 @@ DoneCallbackId DoneCallbackBase::attach(DoneCallbackBase* callback) noexcept {
     return id;
 }
 
-std::size_t DoneCallbackBase::remove(FutureBase& future, DoneCallbackId id) noexcept {
+std::size_t DoneCallbackBase::remove(FutureBase& future, DoneCallbackId id) {
     return remove_if(future,
                      [id](DoneCallbackBase& callback) { return callback.serial_ == id.serial; });
 }

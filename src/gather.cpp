@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <asyncio/gather.hpp>
 
+#include <algorithm>
+
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
@@ -80,16 +82,14 @@ void GatherBase::begin() {
 
 bool GatherBase::cancel_children(const std::string& message) {
     if (outer_->done()) return false;
+    cancel_message_ = message; // first, since it may throw
     std::size_t count = 0;
     GatherChild* all = children(count);
     bool any = false;
     for (std::size_t i = 0; i < count; ++i) {
         if (all[i].future_->cancel(message)) any = true;
     }
-    if (any) {
-        cancel_message_ = message;
-        cancel_requested_ = true;
-    }
+    if (any) cancel_requested_ = true;
     return any;
 }
 
@@ -115,6 +115,12 @@ void GatherBase::child_done(FutureBase& child) {
     } catch (...) { // copying a result threw
         outer_->finish_with_exception(std::current_exception(), FutureBase::failed);
     }
+}
+
+void throw_different_loop(const FutureBase& future) {
+    throw ValueError("gather() got a future that belongs to a different loop: gather it on its own "
+                     "loop; " +
+                     future.describe());
 }
 
 } // namespace detail

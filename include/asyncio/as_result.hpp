@@ -23,35 +23,62 @@ namespace detail {
 template <class W> class ResultAwaiter {
   public:
     using AsyncioAwaiter = void;
-    using T = decltype(std::declval<std::remove_reference_t<W>&>().await_resume());
+    // A foreign awaiter may throw before it waits, and may give an rvalue reference.
+    static constexpr bool is_foreign = std::derived_from<std::remove_reference_t<W>, ForeignWait>;
+    using T = WithoutRvalueReference<
+        decltype(std::declval<std::remove_reference_t<W>&>().await_resume())>;
 
     template <class Make> explicit ResultAwaiter(Make make) : awaiter_(make()) {}
 
-    bool await_ready() { return awaiter_.await_ready(); }
+    bool await_ready() {
+        if constexpr (is_foreign) {
+            try {
+                return awaiter_.await_ready();
+            } catch (...) {
+                failure_ = std::current_exception();
+                return true;
+            }
+        } else {
+            return awaiter_.await_ready();
+        }
+    }
     template <std::derived_from<PromiseBase> Promise>
     auto await_suspend(std::coroutine_handle<Promise> frame,
                        std::source_location where = std::source_location::current()) {
-        return awaiter_.await_suspend(frame, where);
+        if constexpr (is_foreign) {
+            try {
+                return awaiter_.await_suspend(frame, where);
+            } catch (...) {
+                failure_ = std::current_exception();
+                return false;
+            }
+        } else {
+            return awaiter_.await_suspend(frame, where);
+        }
     }
     Result<T> await_resume() {
-        if constexpr (requires { awaiter_.take_result(); }) {
-            return awaiter_.take_result();
-        } else {
-            try {
-                if constexpr (std::is_void_v<T>) {
-                    awaiter_.await_resume();
-                    return {};
-                } else {
-                    return Result<T>(awaiter_.await_resume());
-                }
-            } catch (...) {
-                return Result<T>(std::current_exception());
+        if constexpr (is_foreign) {
+            if (failure_ != nullptr) return Result<T>(std::move(failure_));
+        }
+        try {
+            if constexpr (requires { awaiter_.take_result(); }) {
+                return awaiter_.take_result(); // throws if moving the value does, or it is taken
+            } else if constexpr (std::is_void_v<T>) {
+                awaiter_.await_resume();
+                return {};
+            } else {
+                return Result<T>(awaiter_.await_resume());
             }
+        } catch (...) {
+            return Result<T>(std::current_exception());
         }
     }
 
   private:
+    struct Nothing {};
+
     W awaiter_;
+    [[no_unique_address]] std::conditional_t<is_foreign, std::exception_ptr, Nothing> failure_ = {};
 };
 
 // What PromiseBase::await_transform makes of an awaitable.

@@ -84,7 +84,7 @@ template <class T, bool Move> T give_value(FutureBase& future) {
     if constexpr (std::is_reference_v<T>) {
         return *value_of<T>(future);
     } else if constexpr (!std::is_void_v<T>) {
-        if constexpr (Move && !std::is_copy_constructible_v<T>) {
+        if constexpr (Move && !is_copyable<T>) {
             if (future.is_taken()) future.throw_unless_value();
             future.mark_taken();
             return std::move(value_of<T>(future));
@@ -136,16 +136,25 @@ class ASYNCIO_API DoneCallbackBase : public FutureWaiter, public Pooled {
 
     virtual bool equals(const void* type, const void* function) const noexcept = 0;
 
-    static DoneCallbackId attach(DoneCallbackBase* callback) noexcept;
-    static std::size_t remove(FutureBase& future, DoneCallbackId id) noexcept;
+    static DoneCallbackId attach(DoneCallbackBase* callback);
+    static std::size_t remove(FutureBase& future, DoneCallbackId id);
     template <class Predicate>
     static std::size_t remove_if(FutureBase& future, Predicate predicate) {
+        // Destroyed only when the list has been gone through: a callable's destructor may do
+        // anything, such as removing other callbacks.
+        struct Removed {
+            FutureWaiter* first = nullptr;
+            ~Removed() {
+                while (first != nullptr) std::exchange(first, first->next_waiter())->forgotten();
+            }
+        };
+        Removed removed;
         std::size_t count = 0;
         future.for_each_waiter([&](FutureWaiter& waiter) {
             DoneCallbackBase* callback = waiter.as_done_callback();
             if (callback == nullptr || !predicate(*callback)) return;
             future.remove_waiter(*callback);
-            delete callback;
+            callback->next_link = std::exchange(removed.first, callback);
             ++count;
         });
         return count;
@@ -242,7 +251,8 @@ class ASYNCIO_API AnyFuture {
 
     // Calls function(future), or function(), in the turn after the future is done (the next turn if
     // it is done already), in the order in which they were added, in the context that is current
-    // now. What it throws goes to the exception handler. (Future.add_done_callback)
+    // now. What it throws goes to the exception handler. Throws RuntimeError if it is done already
+    // and its loop is closed. (Future.add_done_callback)
     template <class F> DoneCallbackId add_done_callback(F&& function) const {
         return add_callback<AnyFuture>(std::forward<F>(function));
     }
@@ -312,7 +322,7 @@ template <class T = void> class Future : public AnyFuture {
     // Makes it done; who waits goes on in the next turn. Throws InvalidStateError if it is done
     // already. (Future.set_result)
     template <class U = T>
-        requires(!std::is_void_v<T> && std::is_constructible_v<detail::Stored<T>, U &&>)
+        requires(!std::is_void_v<T> && !std::is_reference_v<T> && std::is_constructible_v<T, U &&>)
     void set_result(U&& value) const {
         settable().set_result(std::forward<U>(value));
     }
@@ -321,6 +331,9 @@ template <class T = void> class Future : public AnyFuture {
     void set_result(std::remove_reference_t<U>& value) const {
         settable().set_result(std::addressof(value));
     }
+    template <class U = T>
+        requires std::is_reference_v<U>
+    void set_result(const std::remove_reference_t<U>&& value) const = delete; // would dangle
     void set_result() const
         requires std::is_void_v<T>
     {
@@ -345,7 +358,7 @@ template <class T = void> class Future : public AnyFuture {
     // if this is the last handle.
     auto operator co_await() const& {
         static_assert(
-            std::is_void_v<T> || std::is_reference_v<T> || std::is_copy_constructible_v<T>,
+            std::is_void_v<T> || std::is_reference_v<T> || detail::is_copyable<T>,
             "this result cannot be copied: write `co_await std::move(future)` to move it out");
         return detail::FutureAwaiter<T, false>(state());
     }

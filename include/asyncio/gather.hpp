@@ -10,7 +10,7 @@
 
 #include <asyncio/tasks.hpp>
 
-#include <algorithm>
+#include <functional>
 #include <iterator>
 #include <ranges>
 #include <tuple>
@@ -29,7 +29,7 @@ inline constexpr ReturnExceptions return_exceptions{};
 
 namespace detail {
 
-// What of a result is kept in a gathered one: void -> monostate, T& -> reference_wrapper-like.
+// What of a result is kept in a gathered one: void -> monostate, T& -> reference_wrapper.
 template <class T> struct GatheredValue {
     using Type = T;
 };
@@ -113,7 +113,7 @@ Gathered<T, ReturnExceptions> gathered(GatherChild& child) {
         return {};
     } else if constexpr (std::is_reference_v<T>) {
         return *value_of<T>(future);
-    } else if constexpr (!std::is_copy_constructible_v<T>) {
+    } else if constexpr (!is_copyable<T>) {
         return give_value<T, true>(future);
     } else {
         if (child.owned() && future.is_unique()) return std::move(value_of<T>(future));
@@ -191,6 +191,8 @@ template <class A> using GatherArgumentType = typename GatherArgument<std::remov
 template <class A>
 concept Gatherable = requires { typename GatherArgumentType<A>; };
 
+[[noreturn]] ASYNCIO_API void throw_different_loop(const FutureBase& future);
+
 template <class A> EventLoop* loop_of(const A& argument) {
     if constexpr (FutureHandle<A>) {
         return &argument.get_loop();
@@ -207,6 +209,7 @@ void adopt_argument(EventLoop& loop, GatherChild& child, A&& argument, Location 
         child.adopt(future.state(), owned);
     };
     if constexpr (FutureHandle<A>) {
+        if (&argument.state().loop() != &loop) throw_different_loop(argument.state());
         keep(argument, false);
     } else if constexpr (is_coro<std::remove_cvref_t<A>>) { // used up, also if it has a name
         keep(make_task(loop, argument, where), true);
@@ -240,8 +243,10 @@ auto gather_range(Range& range, Location where) {
     using T = GatherArgumentType<A>;
     using Gather = GatherVector<ReturnExceptions, T>;
     EventLoop* loop = get_running_loop_or_null();
-    if (loop == nullptr && std::ranges::begin(range) != std::ranges::end(range))
-        loop = loop_of(*std::ranges::begin(range));
+    if constexpr (FutureHandle<A>) {
+        if (loop == nullptr && std::ranges::begin(range) != std::ranges::end(range))
+            loop = loop_of(*std::ranges::begin(range));
+    }
     if (loop == nullptr) get_running_loop(); // throws
     auto future = Future<typename Gather::Value>::of(*new Gather(*loop));
     auto& gather = static_cast<Gather&>(future.state());
@@ -264,15 +269,16 @@ auto gather_range(Range& range, Location where) {
 // A future of a std::tuple with the results in the order of the arguments: std::monostate for void,
 // std::reference_wrapper for a reference. The first failure fails it at once, while the others run
 // on; a child that was cancelled counts as failed with CancelledError. Cancelling it cancels all
-// children, and it ends, with CancelledError, when all of them have. The same future given twice
-// counts once. Without arguments it is done already. Throws RuntimeError if no loop runs (unless a
-// future tells the loop). (asyncio.gather)
+// children, and so it fails with CancelledError as soon as one of them has ended. The same future
+// given twice counts once. Without arguments it is done already. Throws RuntimeError if no loop
+// runs (unless a future tells the loop), ValueError for a future of another loop. (asyncio.gather)
 template <detail::Gatherable... A> auto gather(A&&... awaitables) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A...);
     return detail::gather_tuple<false>(std::forward<A>(awaitables)...);
 }
 
-// The same, with a Result for each: failures and cancelled children do not fail it.
+// The same, with a Result for each: failures and cancelled children do not fail it. Cancelled, it
+// ends, with CancelledError, when all children have.
 template <detail::Gatherable... A> auto gather(ReturnExceptions, A&&... awaitables) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A...);
     return detail::gather_tuple<true>(std::forward<A>(awaitables)...);

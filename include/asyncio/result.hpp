@@ -9,6 +9,7 @@
 
 #include <exception>
 #include <optional>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -27,6 +28,25 @@ template <class T> struct Storage<T&> {
     using Type = T*;
 };
 template <class T> using Stored = typename Storage<T>::Type;
+
+// Whether a T can be copied. A container says that it can whatever it contains, and fails to
+// compile if it is; so this looks into those of the standard library.
+template <class T> inline constexpr bool is_copyable = std::is_copy_constructible_v<T>;
+template <class T>
+    requires requires {
+        typename T::value_type;
+        typename T::allocator_type;
+    }
+inline constexpr bool is_copyable<T> =
+    std::is_copy_constructible_v<T> && is_copyable<typename T::value_type>;
+template <class... T>
+inline constexpr bool is_copyable<std::tuple<T...>> = (true && ... && is_copyable<T>);
+template <class... T>
+inline constexpr bool is_copyable<std::variant<T...>> = (true && ... && is_copyable<T>);
+template <class A, class B>
+inline constexpr bool is_copyable<std::pair<A, B>> = is_copyable<A> && is_copyable<B>;
+template <class T> inline constexpr bool is_copyable<std::optional<T>> = is_copyable<T>;
+template <class T> inline constexpr bool is_copyable<const T> = is_copyable<T>;
 
 } // namespace detail
 
@@ -98,5 +118,10 @@ template <class T = void> class [[nodiscard]] Result {
     std::optional<detail::Stored<T>> value_;
     std::exception_ptr exception_;
 };
+
+namespace detail {
+template <class T>
+inline constexpr bool is_copyable<Result<T>> = std::is_void_v<T> || is_copyable<Stored<T>>;
+} // namespace detail
 
 ASYNCIO_END_NAMESPACE

@@ -155,10 +155,14 @@ template <class A> decltype(auto) awaiter_of(A&& awaitable) {
         return std::forward<A>(awaitable);
     }
 }
+// How a result is kept that some foreign awaiters give as an rvalue reference.
+template <class T>
+using WithoutRvalueReference =
+    std::conditional_t<std::is_rvalue_reference_v<T>, std::remove_reference_t<T>, T>;
 template <class A>
-using AwaitResult =
+using AwaitResult = WithoutRvalueReference<
     decltype(std::declval<std::remove_reference_t<decltype(awaiter_of(std::declval<A>()))>&>()
-                 .await_resume());
+                 .await_resume())>;
 
 template <class A> Coro<AwaitResult<A>> await_it(A awaitable) {
     co_return co_await std::move(awaitable);
