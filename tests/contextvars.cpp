@@ -4,8 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <memory>
-#include <optional>
+#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -66,14 +67,15 @@ TEST(ContextVars, refuse_tokens_of_others_and_used_ones) {
 }
 
 TEST(ContextVars, at_the_place_of_a_destroyed_one_begin_anew) {
-    std::optional<ContextVar<int>> number;
-    number.emplace("number");
+    alignas(ContextVar<int>) std::byte place[sizeof(ContextVar<int>)];
+    auto* number = ::new (static_cast<void*>(place)) ContextVar<int>("number");
     number->set(1);
-    number.reset();
-    number.emplace("again");
+    std::destroy_at(number);
+    number = ::new (static_cast<void*>(place)) ContextVar<int>("again");
     EXPECT_THROW(number->get(), asyncio::LookupError);
     number->set(2);
     EXPECT_EQ(number->get(), 2);
+    std::destroy_at(number);
 }
 
 TEST(ContextVars, are_inherited_by_tasks_at_their_making) {
