@@ -118,11 +118,13 @@ void FutureBase::remove_waiter(FutureWaiter& waiter) noexcept {
 
 TaskWaiter::~TaskWaiter() {
     // Still in the list only if the frame is destroyed while it waits, by a loop that closes.
-    if (task_ != nullptr && !future_->done() && future_ != task_ &&
-        &future_->loop() == &task_->loop()) {
-        future_->remove_waiter(*this);
-    }
+    if (task_ != nullptr && is_linked()) future_->remove_waiter(*this);
     future_->release();
+}
+
+void TaskWaiter::detach() noexcept {
+    future_->remove_waiter(*this);
+    previous_waiter = nullptr;
 }
 
 void TaskWaiter::wait(TaskBase& task, std::coroutine_handle<> frame) noexcept {

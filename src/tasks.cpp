@@ -74,7 +74,7 @@ void TaskBase::unlink(Location created) noexcept {
 // waiting_for_ is null: from here on its place holds an exception, so far none.
 void TaskBase::run() {
     LoopCore& core = loop_->core();
-    flags_ &= static_cast<std::uint16_t>(~suspended_flag);
+    flags_ &= static_cast<std::uint16_t>(~(suspended_flag | awaits_flag));
     core.current_task = this;
     swap_context(core);
     if ((flags_ & started_flag) == 0) {
@@ -134,22 +134,66 @@ void TaskBase::finish_without_value() {
 
 bool TaskBase::cancel(const std::string& message) {
     if (done()) return false;
-    if (!is_interrupted()) save_cancel_message(message); // else it is the earlier one that arrives
-    if (cancelling_ != UINT16_MAX) ++cancelling_;
+    // A task that waits for a task passes the cancel on, and so forth: a loop, since the chain may
+    // be long, and may be closed to a ring.
+    struct Marks {
+        TaskBase* first;
+        ~Marks() {
+            for (TaskBase* task = first; task != nullptr && (task->flags_ & mark_flag) != 0;
+                 task = task->awaited_task()) {
+                task->flags_ &= static_cast<std::uint16_t>(~mark_flag);
+            }
+        }
+    };
+    TaskBase* last = this;
+    {
+        const Marks marks{this};
+        for (TaskBase* task = this; task != nullptr; task = task->awaited_task()) {
+            if ((task->flags_ & mark_flag) != 0) { // a ring: it is broken open here
+                last->flags_ |= interrupt_flag;
+                break;
+            }
+            // If one is being delivered already, it is that one's message which arrives.
+            if (!task->is_interrupted()) task->save_cancel_message(message);
+            if (task->cancelling_ != UINT16_MAX) ++task->cancelling_;
+            task->flags_ |= mark_flag;
+            last = task;
+        }
+    }
+    if (last->is_interrupted() && last->awaited_task() != nullptr) {
+        static_cast<TaskWaiter*>(last->waiting_for_)->detach();
+        last->wake();
+    } else {
+        last->cancel_here();
+    }
+    return true;
+}
+
+void TaskBase::cancel_here() noexcept {
     if ((flags_ & suspended_flag) != 0 && waiting_for_ != nullptr) {
         switch (waiting_for_->try_cancel()) {
         case CancelOutcome::done_now:
             flags_ |= interrupt_flag;
             wake();
-            return true;
+            return;
         case CancelOutcome::pending:
-            return true;
+            return;
         case CancelOutcome::already_done:
             break;
         }
     }
     flags_ |= must_cancel_flag;
-    return true;
+}
+
+TaskBase* TaskBase::awaited_task() const noexcept {
+    if ((flags_ & awaits_flag) == 0 || waiting_for_ == nullptr) return nullptr;
+    FutureBase& future = static_cast<TaskWaiter*>(waiting_for_)->future();
+    return future.is_task() && !future.done() ? static_cast<TaskBase*>(&future) : nullptr;
+}
+
+void TaskBase::suspend(std::coroutine_handle<> frame, TaskWaiter& waiter) noexcept {
+    flags_ |= awaits_flag;
+    suspend(frame, static_cast<Operation&>(waiter));
 }
 
 // The task has begun to wait while a cancel was pending.
@@ -227,7 +271,7 @@ std::string TaskBase::describe() const {
         break;
     }
     text += " name='" + name() + "'";
-    if (!done()) {
+    if (!done() && (flags_ & returned_flag) == 0) {
         const Location where = promise_of(resume_).where;
         text += std::string(" in ") + where.get().function_name() + " at " + where.text();
     }

@@ -749,6 +749,55 @@ TEST(TaskCancel, becomes_another_exception_if_the_body_throws_one) {
     });
 }
 
+// Python ends a ring by RecursionError; here it is broken open, so that all of it ends.
+TEST(TaskCancel, ends_tasks_that_wait_for_each_other_in_a_ring) {
+    run_test([]() -> Coro<> {
+        std::vector<Task<>> ring(3);
+        const auto wait_for_next = [&ring](std::size_t i) -> Coro<> { co_await ring[i]; };
+        for (std::size_t i = 0; i < 3; ++i) ring[i] = create_task(wait_for_next, (i + 1) % 3);
+        co_await asyncio::sleep(0);
+        EXPECT_TRUE(ring[1].cancel("enough"));
+        for (const Task<>& task : ring) {
+            EXPECT_EQ(task.cancelling(), 1U);
+            const std::string end = co_await end_of(task);
+            EXPECT_EQ(end, "cancelled enough");
+        }
+    });
+}
+
+TEST(TaskCancel, ends_a_ring_that_closes_while_a_cancel_is_pending) {
+    run_test([]() -> Coro<> {
+        std::vector<Task<>> ring(2);
+        const auto wait_for_other = [&ring](std::size_t i) -> Coro<> {
+            if (i == 0) current_task().cancel("self");
+            co_await ring[1 - i];
+        };
+        ring[0] = create_task(turns(1)); // replaced, so that the second waits for the first's heir
+        ring[1] = create_task(wait_for_other, std::size_t{1});
+        ring[0] = create_task(wait_for_other, std::size_t{0});
+        const std::string first = co_await end_of(ring[0]);
+        const std::string second = co_await end_of(ring[1]);
+        EXPECT_EQ(first, "cancelled self");
+        EXPECT_EQ(second, "cancelled self");
+    });
+}
+
+TEST(TaskCancel, goes_down_a_chain_of_100000_tasks) {
+    run_test([]() -> Coro<> {
+        constexpr std::size_t length = 100'000;
+        std::vector<Task<>> chain;
+        chain.reserve(length);
+        chain.push_back(create_task(sleep_long()));
+        const auto wait_for = [](Task<> inner) -> Coro<> { co_await inner; };
+        while (chain.size() < length) chain.push_back(create_task(wait_for(chain.back())));
+        co_await asyncio::sleep(1);
+        chain.back().cancel("down");
+        const std::string end = co_await end_of(chain.back());
+        EXPECT_EQ(end, "cancelled down");
+        EXPECT_TRUE(chain.front().cancelled());
+    });
+}
+
 TEST(TaskUncancel, to_zero_withdraws_a_cancel_that_was_not_delivered) {
     run_test([]() -> Coro<> {
         const auto body = []() -> Coro<int> {

@@ -148,16 +148,14 @@ class PromiseBase : public PooledFrame {
         template <class Promise>
         auto await_suspend(std::coroutine_handle<Promise> frame) const noexcept {
             PromiseBase& promise = frame.promise();
-#if ASYNCIO_TRAMPOLINE
-            if (!promise.is_outermost()) {
-                promise.task->set_next_frame(promise.outer());
-            } else {
+            const bool is_outermost = promise.is_outermost();
+            if (is_outermost) {
                 promise.task->set_returned(frame);
+            } else {
+                promise.task->set_innermost(promise.outer());
             }
-#else
-            if (!promise.is_outermost()) return promise.outer();
-            promise.task->set_returned(frame);
-            return static_cast<std::coroutine_handle<>>(std::noop_coroutine());
+#if !ASYNCIO_TRAMPOLINE
+            return is_outermost ? std::coroutine_handle<>(std::noop_coroutine()) : promise.outer();
 #endif
         }
     };
@@ -280,9 +278,8 @@ template <class T> class CoroAwaiter {
         PromiseBase& promise = frame_.promise();
         promise.set_outer(outer);
         promise.task = from.task;
-#if ASYNCIO_TRAMPOLINE
-        from.task->set_next_frame(frame_);
-#else
+        from.task->set_innermost(frame_);
+#if !ASYNCIO_TRAMPOLINE
         return frame_;
 #endif
     }

@@ -104,15 +104,20 @@ auto run(A awaitable, const RunOptions& options = {},
 }
 
 // Calls function(arguments...), which must return a coroutine, and runs that; both are kept until
-// it has ended.
+// it has ended. RunOptions come first.
 template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
-auto run(F&& function, Args&&... arguments) {
-    detail::RunScope scope{RunOptions()};
+auto run(const RunOptions& options, F&& function, Args&&... arguments) {
+    detail::RunScope scope(options);
     auto task =
         create_task(scope.loop(), std::forward<F>(function), std::forward<Args>(arguments)...);
     scope.run(task.state());
     return detail::result_of(std::move(task));
+}
+template <class F, class... Args>
+    requires detail::CoroutineFunction<F, Args...>
+auto run(F&& function, Args&&... arguments) {
+    return run(RunOptions(), std::forward<F>(function), std::forward<Args>(arguments)...);
 }
 
 ASYNCIO_END_NAMESPACE

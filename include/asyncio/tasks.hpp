@@ -205,6 +205,12 @@ auto create_task(A awaitable, std::source_location created = std::source_locatio
     return create_task(detail::await_it(std::move(awaitable)), created);
 }
 
+template <detail::TaskableAwaitable A>
+auto create_task(TaskOptions options, A awaitable,
+                 std::source_location created = std::source_location::current()) {
+    return create_task(std::move(options), detail::await_it(std::move(awaitable)), created);
+}
+
 // Calls function(arguments...), which must return a coroutine, and makes that a task. The callable
 // and the arguments are kept (std::ref for a reference) until the coroutine has ended, so that a
 // lambda with captures is safe here. With TaskOptions: they come first.

@@ -127,6 +127,8 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
     static constexpr std::uint16_t interrupt_flag =
         1 << 11; // its wait was cancelled: the await throws
     static constexpr std::uint16_t details_flag = 1 << 12; // identity_ points to TaskDetails
+    static constexpr std::uint16_t awaits_flag = 1 << 13;  // waiting_for_ is a TaskWaiter
+    static constexpr std::uint16_t mark_flag = 1 << 14;    // on the chain that cancel() follows
 
     explicit FutureBase(EventLoop& loop, std::uint16_t flags = 0) noexcept
         : flags_(flags), loop_(&loop) {
@@ -154,6 +156,7 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
 };
 
 class PromiseBase;
+class TaskWaiter;
 
 // What few tasks need.
 struct TaskDetails : Pooled {
@@ -186,6 +189,8 @@ class ASYNCIO_API TaskBase : public FutureBase {
             cancel_wait();
         }
     }
+    // The same for a waiter that waits for a future.
+    void suspend(std::coroutine_handle<> frame, TaskWaiter& waiter) noexcept;
     // The frame waits for the next turn.
     void yield(std::coroutine_handle<> frame) noexcept {
         resume_ = frame;
@@ -236,7 +241,8 @@ class ASYNCIO_API TaskBase : public FutureBase {
         flags_ &= static_cast<std::uint16_t>(~thrown_flag);
         return std::exchange(exception_, nullptr);
     }
-    void set_next_frame(std::coroutine_handle<> frame) noexcept { resume_ = frame; }
+    // The frame that runs next; on GCC, TaskBase::run is what resumes it.
+    void set_innermost(std::coroutine_handle<> frame) noexcept { resume_ = frame; }
     void set_returned(std::coroutine_handle<> outermost) noexcept {
         resume_ = outermost;
         flags_ |= returned_flag;
@@ -267,6 +273,9 @@ class ASYNCIO_API TaskBase : public FutureBase {
   private:
     void run() override; // one step
     void discard() noexcept override {}
+    // The task that this one waits for, if it does and that is not done.
+    TaskBase* awaited_task() const noexcept;
+    void cancel_here() noexcept;
     void swap_context(LoopCore& core) noexcept {
         if (core.context.get() != context_.get()) core.context.swap(context_);
     }
@@ -303,6 +312,7 @@ inline constexpr Adopt adopt;
 class ASYNCIO_API TaskWaiter : public FutureWaiter {
   public:
     CancelOutcome try_cancel() noexcept override;
+    FutureBase& future() const noexcept { return *future_; }
 
   protected:
     explicit TaskWaiter(FutureBase& future) noexcept : future_(&future) { future.retain(); }
@@ -313,6 +323,8 @@ class ASYNCIO_API TaskWaiter : public FutureWaiter {
     TaskWaiter& operator=(const TaskWaiter&) = delete;
 
     void wait(TaskBase& task, std::coroutine_handle<> frame) noexcept;
+    // Ends the wait though the future is not done. The await then throws CancelledError.
+    void detach() noexcept;
     // After the wait: throws what the await must throw, if anything.
     void throw_unless_value() {
         if (task_ != nullptr && task_->cancel_due()) [[unlikely]] {
@@ -329,7 +341,9 @@ class ASYNCIO_API TaskWaiter : public FutureWaiter {
     TaskBase* task_ = nullptr; // set once the task has waited
 
   private:
+    friend class TaskBase;
     void run() override { task_->step(); }
+    bool is_linked() const noexcept { return previous_waiter != nullptr && !future_->done(); }
     [[noreturn]] ASYNCIO_COLD void throw_cancelled();
     [[noreturn]] ASYNCIO_COLD void throw_failure();
 };
