@@ -341,17 +341,15 @@ void EventLoop::wait_for_work() {
     }
     detail::ReadyQueue from_kernel;
     if (clock_->jumps()) {
-        if (backend_->watches_any() && (timeout_ns != Backend::no_timeout || !door_.empty())) {
-            backend_->wait(0, from_kernel);
-        } else if (backend_->watches_any()) {
-            backend_->wait(Backend::no_timeout, from_kernel);
+        // With no deadline to jump to, descriptors and other threads are waited for in real time.
+        if (backend_->watches_any()) {
+            const bool block = timer == nullptr && door_.try_fall_asleep();
+            backend_->wait(block ? Backend::no_timeout : 0, from_kernel);
+        } else if (timer == nullptr && door_.empty()) {
+            throw RuntimeError("deadlock: nothing is ready and no timer is armed, so that virtual "
+                               "time could never advance");
         }
-        if (from_kernel.empty() && door_.empty()) {
-            if (timer == nullptr) {
-                throw RuntimeError(
-                    "deadlock: nothing is ready and no timer is armed, so that virtual time "
-                    "could never advance");
-            }
+        if (timer != nullptr && from_kernel.empty() && door_.empty()) {
             clock_->jump_to(timer->when_ns);
         }
     } else {

@@ -8,7 +8,7 @@
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 void* pool_allocate(std::size_t size) { return ::operator new(size); }
-void pool_deallocate(void* block, std::size_t size) noexcept { ::operator delete(block, size); }
+void pool_deallocate(void* block, std::size_t) noexcept { ::operator delete(block); }
 std::size_t pool_mapped_bytes() noexcept { return 0; }
 } // namespace detail
 ASYNCIO_END_NAMESPACE
@@ -307,7 +307,7 @@ ASYNCIO_NOINLINE void* pool_allocate(std::size_t size) {
 
 ASYNCIO_NOINLINE void pool_deallocate(void* block, std::size_t size) noexcept {
     if (size > large_limit) [[unlikely]] {
-        ::operator delete(block, size);
+        ::operator delete(block);
         return;
     }
     Chunk& chunk = *chunk_of(block);

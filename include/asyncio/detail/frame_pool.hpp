@@ -9,6 +9,7 @@
 #include <asyncio/detail/config.hpp>
 
 #include <cstddef>
+#include <new>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
@@ -27,6 +28,14 @@ struct Pooled {
     static void* operator new(std::size_t size) { return pool_allocate(size); }
     static void operator delete(void* block, std::size_t size) noexcept {
         pool_deallocate(block, size);
+    }
+    // What needs more than 16, such as a callback that holds a vector register's type, is none of
+    // the pool's business.
+    static void* operator new(std::size_t size, std::align_val_t alignment) {
+        return ::operator new(size, alignment);
+    }
+    static void operator delete(void* block, std::size_t, std::align_val_t alignment) noexcept {
+        ::operator delete(block, alignment);
     }
 };
 

@@ -49,9 +49,12 @@ class ThreadDoor {
     // False if something has come: the loop must not block.
     bool try_fall_asleep() noexcept {
         std::uintptr_t expected = none;
-        fell_asleep_ = state_.compare_exchange_strong(expected, asleep, std::memory_order_acq_rel,
-                                                      std::memory_order_relaxed);
-        return fell_asleep_;
+        if (state_.compare_exchange_strong(expected, asleep, std::memory_order_acq_rel,
+                                           std::memory_order_relaxed)) {
+            fell_asleep_ = true;
+        }
+        // Still asleep if the last wait failed; who came since then is going to wake the loop.
+        return expected <= asleep;
     }
 
     // Appends what has come to `queue`, in the order in which it came, and leaves the door open.
