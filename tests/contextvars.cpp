@@ -4,9 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstddef>
 #include <memory>
-#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -67,15 +65,17 @@ TEST(ContextVars, refuse_tokens_of_others_and_used_ones) {
 }
 
 TEST(ContextVars, at_the_place_of_a_destroyed_one_begin_anew) {
-    alignas(ContextVar<int>) std::byte place[sizeof(ContextVar<int>)];
-    auto* number = ::new (static_cast<void*>(place)) ContextVar<int>("number");
+    std::allocator<ContextVar<int>> memory;
+    ContextVar<int>* const number = memory.allocate(1);
+    std::construct_at(number, "number");
     number->set(1);
     std::destroy_at(number);
-    number = ::new (static_cast<void*>(place)) ContextVar<int>("again");
+    std::construct_at(number, "again");
     EXPECT_THROW(number->get(), asyncio::LookupError);
     number->set(2);
     EXPECT_EQ(number->get(), 2);
     std::destroy_at(number);
+    memory.deallocate(number, 1);
 }
 
 TEST(ContextVars, are_inherited_by_tasks_at_their_making) {

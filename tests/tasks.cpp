@@ -535,6 +535,29 @@ TEST(TaskCancel, of_itself_is_thrown_at_each_kind_of_wait) {
     });
 }
 
+TEST(TaskCancel, of_itself_is_passed_on_to_the_task_that_it_awaits_next) {
+    run_test([]() -> Coro<> {
+        const auto stubborn = []() -> Coro<int> {
+            try {
+                co_await asyncio::sleep(1000);
+            } catch (const CancelledError&) {
+                co_return 7;
+            }
+            co_return 0;
+        };
+        const auto body = [](Task<int> inner) -> Coro<int> {
+            co_await asyncio::sleep(0);
+            current_task().cancel();
+            const int value = co_await inner;
+            co_await asyncio::sleep(0); // the cancel is used up
+            co_return value;
+        };
+        const auto task = create_task(body(create_task(stubborn())));
+        const int value = co_await task;
+        EXPECT_EQ(value, 7);
+    });
+}
+
 TEST(TaskCancel, at_return_drops_the_result) {
     run_test([]() -> Coro<> {
         bool destroyed = false;
