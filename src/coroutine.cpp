@@ -35,10 +35,12 @@ struct ForeignWait::Bridge {
     static Bridge make(ForeignWait&) { co_return; }
 };
 
-ForeignWait::ForeignWait() : bridge_(Bridge::make(*this).handle) {}
-ForeignWait::~ForeignWait() { bridge_.destroy(); }
+ForeignWait::~ForeignWait() {
+    if (bridge_) bridge_.destroy();
+}
 
-void ForeignWait::begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
+void ForeignWait::begin(TaskBase& task, std::coroutine_handle<> frame) {
+    bridge_ = Bridge::make(*this).handle;
     task_ = &task;
     task.suspend(frame, *this);
 }

@@ -106,6 +106,11 @@ void GatherBase::child_done(FutureBase& child) {
     }
     if (unfinished_ != 0) return;
     if (cancel_requested_) {
+        std::size_t count = 0;
+        GatherChild* all = children(count);
+        for (std::size_t i = 0; i < count; ++i) { // as asyncio does; nobody else will look at them
+            static_cast<void>(all[i].future_->retrieve());
+        }
         outer_->finish_with_exception(std::make_exception_ptr(CancelledError(cancel_message_)),
                                       FutureBase::failed);
         return;

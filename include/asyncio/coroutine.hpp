@@ -57,13 +57,14 @@ class ASYNCIO_API ForeignWait : public Operation {
     CancelOutcome try_cancel() noexcept override { return CancelOutcome::already_done; }
 
   protected:
-    ForeignWait();
+    ForeignWait() = default;
     ~ForeignWait();
 
     ForeignWait(const ForeignWait&) = delete;
     ForeignWait& operator=(const ForeignWait&) = delete;
 
-    void begin(TaskBase& task, std::coroutine_handle<> frame) noexcept;
+    // Makes the bridge, which an awaiter that is ready does without. Throws std::bad_alloc.
+    void begin(TaskBase& task, std::coroutine_handle<> frame);
     void take_back() noexcept { task_->unsuspend(); }
 
     struct Bridge; // a coroutine whose only step is to call resumed()

@@ -50,7 +50,14 @@ template <class T> inline constexpr bool is_copyable<const T> = is_copyable<T>;
 
 } // namespace detail
 
-template <class T = void> class [[nodiscard]] Result {
+template <class T = void> class Result;
+
+namespace detail {
+template <class T> inline constexpr bool is_result = false;
+template <class T> inline constexpr bool is_result<Result<T>> = true;
+} // namespace detail
+
+template <class T> class [[nodiscard]] Result {
   public:
     using value_type = T;
 
@@ -62,6 +69,7 @@ template <class T = void> class [[nodiscard]] Result {
         requires(!std::is_void_v<T> && !std::is_reference_v<T> &&
                  std::is_constructible_v<T, U &&> &&
                  !std::is_same_v<std::remove_cvref_t<U>, Result> &&
+                 !(std::is_same_v<T, bool> && detail::is_result<std::remove_cvref_t<U>>) &&
                  !std::is_same_v<std::remove_cvref_t<U>, std::exception_ptr>)
     Result(U&& value) : value_(std::in_place, std::forward<U>(value)) {}
     template <class U = T>

@@ -9,6 +9,8 @@
 #include <asyncio/as_result.hpp>
 #include <asyncio/detail/callables.hpp>
 
+#include <exception>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -16,13 +18,18 @@ ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
 template <class T, class Body, class Cleanup> Coro<T> run_with_cleanup(Body body, Cleanup cleanup) {
-    Result<T> result = co_await as_result(body());
+    std::optional<Result<T>> result;
+    try {
+        result.emplace(co_await as_result(body()));
+    } catch (...) { // out of body() itself, if it is no coroutine but gives one
+        result.emplace(std::current_exception());
+    }
     if constexpr (CoroutineFunction<Cleanup>) {
         co_await cleanup();
     } else {
         cleanup();
     }
-    co_return std::move(result).value();
+    co_return std::move(*result).value();
 }
 
 } // namespace detail

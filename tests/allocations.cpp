@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT
+// How many allocations things cost. AddressSanitizer counts them (its builds leave out the frame
+// pool, so that it sees each frame); without it, the pool tells whether it has grown.
+#include "support/in_virtual_time.hpp"
+
+#include <asyncio/asyncio.hpp>
+#include <asyncio/detail/frame_pool.hpp>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <tuple>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define COUNTS_ALLOCATIONS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define COUNTS_ALLOCATIONS 1
+#endif
+#endif
+#ifndef COUNTS_ALLOCATIONS
+#define COUNTS_ALLOCATIONS 0
+#endif
+#if COUNTS_ALLOCATIONS
+// As in <sanitizer/allocator_interface.h>, which GCC does not install.
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*,
+                                                                  std::size_t),
+                                                         void (*)(const volatile void*));
+#endif
+
+using namespace std::chrono_literals;
+using asyncio::as_result;
+using asyncio::Coro;
+using asyncio::create_future;
+using asyncio::create_task;
+using asyncio::get_running_loop;
+using asyncio::sleep;
+using asyncio_test::in_virtual_time;
+
+namespace {
+
+Coro<int> child(int value) { co_return value; }
+Coro<> yielding() { co_await sleep(0); }
+
+} // namespace
+
+#if COUNTS_ALLOCATIONS
+
+namespace {
+
+std::size_t counted = 0; // the tests that count have one thread
+void count_one(const volatile void*, std::size_t) { ++counted; }
+void count_none(const volatile void*) {}
+
+std::size_t allocations() {
+    static const bool installed =
+        __sanitizer_install_malloc_and_free_hooks(count_one, count_none) > 0;
+    EXPECT_TRUE(installed);
+    return counted;
+}
+
+} // namespace
+
+TEST(Allocations, the_counter_counts) {
+    const std::size_t before = allocations();
+    const auto shared = std::make_shared<int>(1);
+    EXPECT_EQ(shared.use_count(), 1);
+    EXPECT_EQ(allocations() - before, 1U);
+}
+
+TEST(Allocations, an_await_allocates_nothing_but_the_frame_of_a_child) {
+    in_virtual_time([]() -> Coro<> {
+        co_await sleep(1s); // the heap of timers has its room now
+        auto done = create_future<int>();
+        done.set_result(1);
+
+        std::size_t before = allocations();
+        co_await sleep(0);
+        EXPECT_EQ(allocations() - before, 0U) << "yield";
+
+        before = allocations();
+        co_await sleep(1s);
+        EXPECT_EQ(allocations() - before, 0U) << "sleep";
+
+        before = allocations();
+        co_await done;
+        EXPECT_EQ(allocations() - before, 0U) << "a done future";
+
+        before = allocations();
+        static_cast<void>(co_await as_result(sleep(1s)));
+        EXPECT_EQ(allocations() - before, 0U) << "as_result";
+
+        before = allocations();
+        co_await child(1);
+        EXPECT_EQ(allocations() - before, 1U) << "a child";
+
+        before = allocations();
+        co_await std::suspend_never();
+        EXPECT_EQ(allocations() - before, 0U) << "a foreign awaiter that is ready";
+
+        auto pending = create_future<int>();
+        get_running_loop().call_soon([&] {
+            before = allocations();
+            pending.set_result(1);
+        });
+        co_await pending;
+        EXPECT_EQ(allocations() - before, 0U) << "waking up from a future";
+    });
+}
+
+TEST(Allocations, a_task_takes_its_frame_and_its_state) {
+    in_virtual_time([]() -> Coro<> {
+        std::size_t before = allocations();
+        auto task = create_task(child(1));
+        EXPECT_EQ(allocations() - before, 2U);
+        co_await task;
+        EXPECT_EQ(allocations() - before, 2U) << "await";
+
+        before = allocations();
+        auto from_function = create_task(child, 1);
+        EXPECT_EQ(allocations() - before, 2U);
+        co_await from_function;
+
+        const long state = 5;
+        before = allocations();
+        auto from_callable = create_task([state]() -> Coro<long> { co_return state; });
+        EXPECT_EQ(allocations() - before, 2U);
+        co_await from_callable;
+        EXPECT_EQ(allocations() - before, 2U);
+
+        before = allocations();
+        auto yields = create_task(yielding());
+        co_await yields;
+        EXPECT_EQ(allocations() - before, 2U);
+    });
+}
+
+TEST(Allocations, futures_and_callbacks_take_one_each) {
+    in_virtual_time([]() -> Coro<> {
+        std::size_t before = allocations();
+        auto future = create_future<int>();
+        EXPECT_EQ(allocations() - before, 1U);
+        before = allocations();
+        future.add_done_callback([] {});
+        EXPECT_EQ(allocations() - before, 1U);
+        before = allocations();
+        future.set_result(1);
+        co_await sleep(0);
+        EXPECT_EQ(allocations() - before, 0U);
+        before = allocations();
+        get_running_loop().call_soon([] {});
+        EXPECT_EQ(allocations() - before, 1U);
+    });
+}
+
+#endif
+
+TEST(Allocations, the_pool_does_not_grow_with_work_that_ends) {
+    in_virtual_time([]() -> Coro<> {
+        auto round = []() -> Coro<> {
+            co_await child(1);
+            co_await sleep(1ns);
+            co_await create_task(yielding());
+            co_await asyncio::gather(yielding(), child(2));
+            static_cast<void>(co_await as_result(child(3)));
+            auto future = create_future<int>();
+            future.add_done_callback([] {});
+            future.set_result(1);
+            co_await std::move(future);
+        };
+        for (int i = 0; i < 100; ++i) co_await round();
+        const std::size_t before = asyncio::detail::pool_mapped_bytes();
+        for (int i = 0; i < 5'000; ++i) co_await round();
+        EXPECT_EQ(asyncio::detail::pool_mapped_bytes(), before);
+    });
+}
