@@ -23,6 +23,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 ASYNCIO_BEGIN_NAMESPACE
 
@@ -38,6 +39,11 @@ namespace detail {
 // Base is FutureBase or TaskBase; adds the value.
 template <class T, class Base> class WithValue : public Base {
   public:
+    static_assert(!std::is_rvalue_reference_v<T>,
+                  "a future or task gives a value, an lvalue reference or void");
+    static_assert(alignof(Stored<T>) <= 16,
+                  "the result of a future or task cannot be aligned to more than 16 bytes: give it "
+                  "a std::unique_ptr to it");
     explicit WithValue(EventLoop& loop) noexcept : Base(loop) {}
     ~WithValue() override {
         if (this->state() == FutureBase::finished) value_.~Stored<T>();
@@ -63,8 +69,6 @@ template <class Base> class WithValue<void, Base> : public Base {
 
 template <class T> class FutureState : public WithValue<T, FutureBase> {
   public:
-    static_assert(alignof(Stored<T>) <= 16,
-                  "the result of a future cannot be aligned to more than 16 bytes");
     explicit FutureState(EventLoop& loop) noexcept : WithValue<T, FutureBase>(loop) {}
 
     template <class... Args> void set_result(Args&&... arguments) {
@@ -78,13 +82,18 @@ template <class T> Stored<T>& value_of(FutureBase& future) noexcept {
     return *static_cast<Stored<T>*>(future.value());
 }
 
+// std::is_copy_constructible, but also right of a std::vector of what cannot be copied.
+template <class T> inline constexpr bool copyable = std::is_copy_constructible_v<T>;
+template <class T, class Allocator>
+inline constexpr bool copyable<std::vector<T, Allocator>> = copyable<T>;
+
 // Gives the value of a future that is finished: a copy; or moved out, if `Move` and this is the
 // last handle (or the value cannot be copied).
 template <class T, bool Move> T give_value(FutureBase& future) {
     if constexpr (std::is_reference_v<T>) {
-        return *value_of<T>(future);
+        return static_cast<T>(*value_of<T>(future));
     } else if constexpr (!std::is_void_v<T>) {
-        if constexpr (Move && !std::is_copy_constructible_v<T>) {
+        if constexpr (Move && !copyable<T>) {
             if (future.is_taken()) future.throw_unless_value();
             future.mark_taken();
             return std::move(value_of<T>(future));
@@ -186,7 +195,7 @@ template <class F, class HandleType> class DoneCallback final : public DoneCallb
     void invoke() override {
         if constexpr (std::is_invocable_v<F&, HandleType>) {
             static_cast<void>(function_(HandleType::of(*future_)));
-        } else {
+        } else if constexpr (std::is_invocable_v<F&>) {
             static_cast<void>(function_());
         }
     }
@@ -282,6 +291,10 @@ class ASYNCIO_API AnyFuture {
         using Function = std::decay_t<F>;
         static_assert(std::is_invocable_v<Function&, HandleType> || std::is_invocable_v<Function&>,
                       "a done-callback is called with the future, or without arguments");
+        static_assert(!detail::makes_coroutine<Function&, HandleType> &&
+                          !detail::makes_coroutine<Function&>,
+                      "a done-callback that is a coroutine would never run: call create_task in "
+                      "a plain function");
         detail::FutureBase& future = state();
         return detail::DoneCallbackBase::attach(
             new detail::DoneCallback<Function, HandleType>(future, std::forward<F>(function)));
@@ -345,9 +358,10 @@ template <class T = void> class Future : public AnyFuture {
     // if this is the last handle.
     auto operator co_await() const& {
         static_assert(
-            std::is_void_v<T> || std::is_reference_v<T> || std::is_copy_constructible_v<T>,
+            gives_copies,
             "this result cannot be copied: write `co_await std::move(future)` to move it out");
-        return detail::FutureAwaiter<T, false>(state());
+        // Moved if it was refused, so that nothing but the refusal is reported.
+        return detail::FutureAwaiter<T, !gives_copies>(state());
     }
     auto operator co_await() && {
         detail::FutureBase& future = state();
@@ -362,6 +376,9 @@ template <class T = void> class Future : public AnyFuture {
     explicit Future(detail::FutureBase& state) noexcept : AnyFuture(state) {}
 
   private:
+    static constexpr bool gives_copies =
+        std::is_void_v<T> || std::is_reference_v<T> || detail::copyable<T>;
+
     detail::FutureState<T>& settable() const {
         detail::FutureBase& future = state();
         if (future.is_task()) throw RuntimeError("Task does not support set_result operation");

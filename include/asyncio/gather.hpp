@@ -113,7 +113,7 @@ Gathered<T, ReturnExceptions> gathered(GatherChild& child) {
         return {};
     } else if constexpr (std::is_reference_v<T>) {
         return *value_of<T>(future);
-    } else if constexpr (!std::is_copy_constructible_v<T>) {
+    } else if constexpr (!copyable<T>) {
         return give_value<T, true>(future);
     } else {
         if (child.owned() && future.is_unique()) return std::move(value_of<T>(future));
@@ -210,7 +210,7 @@ void adopt_argument(EventLoop& loop, GatherChild& child, A&& argument, std::sour
         task.state().retain();
         child.adopt(task.state(), true);
     } else if constexpr (CoroutineFunction<A>) {
-        auto task = create_task(loop, std::forward<A>(argument));
+        auto task = create_bound_task(loop, std::forward<A>(argument));
         task.state().retain();
         child.adopt(task.state(), true);
     } else {
@@ -288,11 +288,13 @@ template <detail::Gatherable... A> auto gather(ReturnExceptions, A&&... awaitabl
 template <std::ranges::input_range Range>
     requires detail::Gatherable<std::ranges::range_value_t<Range>>
 auto gather(Range&& awaitables) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(Range);
     return detail::gather_range<false>(std::forward<Range>(awaitables));
 }
 template <std::ranges::input_range Range>
     requires detail::Gatherable<std::ranges::range_value_t<Range>>
 auto gather(ReturnExceptions, Range&& awaitables) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(Range);
     return detail::gather_range<true>(std::forward<Range>(awaitables));
 }
 

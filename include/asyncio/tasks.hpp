@@ -144,14 +144,32 @@ template <class T = void> class Task : public Future<T> {
     }
 
     // A task gets its result from its coroutine.
-    template <class... Args> void set_result(Args&&...) const = delete;
-    template <class... Args> void set_exception(Args&&...) const = delete;
+    template <class... Args> void set_result(Args&&...) const { refuse<Args...>(); }
+    template <class... Args> void set_exception(Args&&...) const { refuse<Args...>(); }
 
     static Task of(detail::FutureBase& state) noexcept { return Task(state); }
 
   private:
     explicit Task(detail::FutureBase& state) noexcept : Future<T>(state) {}
+    template <class... Args> static void refuse() {
+        static_assert(sizeof...(Args) > sizeof(Task) * 1000,
+                      "a task gets its result, or its exception, from its coroutine: only a Future "
+                      "has it set by others");
+    }
 };
+
+namespace detail {
+
+template <class F, class... Args>
+auto create_bound_task(EventLoop& loop, F&& function, Args&&... arguments) {
+    using T = CoroutineResult<F, Args...>;
+    using State = BoundTaskState<T, std::decay_t<F>, std::decay_t<Args>...>;
+    loop.throw_if_closed();
+    return Task<T>::of(
+        *new State(loop, std::forward<F>(function), std::forward<Args>(arguments)...));
+}
+
+} // namespace detail
 
 // Makes the coroutine a task of the loop: its first step is in the next turn, in the context that
 // is current now. Throws RuntimeError if no loop is given and none runs, or if the loop is closed;
@@ -186,9 +204,11 @@ Task<T> create_task(const TaskOptions& options, Coro<T> coroutine,
 }
 
 // Makes a task of any other awaitable: `create_task(asyncio::sleep(1s))`.
-template <detail::TaskableAwaitable A>
-auto create_task(A awaitable, std::source_location created = std::source_location::current()) {
-    return create_task(detail::await_it(std::move(awaitable)), created);
+template <class A>
+    requires detail::TaskableAwaitable<std::decay_t<A>>
+auto create_task(A&& awaitable, std::source_location created = std::source_location::current()) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A);
+    return create_task(detail::await_it<std::decay_t<A>>(std::forward<A>(awaitable)), created);
 }
 
 // Calls function(arguments...), which must return a coroutine, and makes that a task. The callable
@@ -198,19 +218,16 @@ template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
 auto create_task(EventLoop& loop, F&& function, Args&&... arguments) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
-    using T = detail::CoroutineResult<F, Args...>;
-    using State = detail::BoundTaskState<T, std::decay_t<F>, std::decay_t<Args>...>;
-    loop.throw_if_closed();
-    return Task<T>::of(
-        *new State(loop, std::forward<F>(function), std::forward<Args>(arguments)...));
+    return detail::create_bound_task(loop, std::forward<F>(function),
+                                     std::forward<Args>(arguments)...);
 }
 
 template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
 auto create_task(F&& function, Args&&... arguments) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
-    return create_task(get_running_loop(), std::forward<F>(function),
-                       std::forward<Args>(arguments)...);
+    return detail::create_bound_task(get_running_loop(), std::forward<F>(function),
+                                     std::forward<Args>(arguments)...);
 }
 
 template <class F, class... Args>
@@ -218,7 +235,8 @@ template <class F, class... Args>
 auto create_task(const TaskOptions& options, F&& function, Args&&... arguments) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
     std::string name = options.name();
-    auto task = create_task(std::forward<F>(function), std::forward<Args>(arguments)...);
+    auto task = detail::create_bound_task(get_running_loop(), std::forward<F>(function),
+                                          std::forward<Args>(arguments)...);
     if (!name.empty()) task.set_name(std::move(name));
     return task;
 }
