@@ -21,9 +21,19 @@ std::uint64_t next_number() noexcept {
 }
 
 template <class E> bool is_a(const std::exception_ptr& exception) noexcept {
+#ifdef __cpp_rtti
     // CancelledError, KeyboardInterrupt and SystemExit are final, so the type itself tells.
     const std::type_info* type = exception.__cxa_exception_type();
     return type != nullptr && *type == typeid(E);
+#else
+    try {
+        std::rethrow_exception(exception);
+    } catch (const E&) {
+        return true;
+    } catch (...) {
+        return false;
+    }
+#endif
 }
 
 } // namespace

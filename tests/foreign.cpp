@@ -162,6 +162,7 @@ struct Threads {
 struct OnThread {
     Threads& threads;
     std::unique_ptr<int> value = {};
+    explicit OnThread(Threads& t) noexcept : threads(t) {}
     bool await_ready() const noexcept { return false; }
     void await_suspend(std::coroutine_handle<> handle) {
         threads.all.emplace_back([this, handle] {
@@ -335,7 +336,9 @@ TEST(Foreign, can_be_a_task_and_part_of_a_gather) {
         Slot b;
         get_running_loop().call_later(1s, [&] { a.resume_with(1); });
         get_running_loop().call_later(2s, [&] { b.resume_with(2); });
-        const auto both = co_await asyncio::gather(WithMember{&a}, WithFree{&b});
+        auto first = WithMember{&a};
+        auto second = WithFree{&b};
+        const auto both = co_await asyncio::gather(first, second);
         EXPECT_EQ(both, std::tuple(1, 2));
     });
 }
@@ -345,7 +348,7 @@ TEST(Foreign, a_thread_may_resume_and_the_task_goes_on_on_its_own) {
     asyncio::run([](Threads& t) -> Coro<> {
         const auto home = std::this_thread::get_id();
         for (int i = 0; i < 50; ++i) {
-            const auto value = co_await OnThread{t};
+            const auto value = co_await OnThread(t);
             EXPECT_EQ(*value, 5);
             EXPECT_EQ(std::this_thread::get_id(), home);
         }
@@ -356,7 +359,7 @@ TEST(Foreign, many_tasks_wait_for_a_thread_each) {
     Threads threads;
     asyncio::run([](Threads& t) -> Coro<> {
         auto wait = [&]() -> Coro<int> {
-            const auto value = co_await OnThread{t};
+            const auto value = co_await OnThread(t);
             co_return *value;
         };
         std::vector<Coro<int>> many;

@@ -173,7 +173,7 @@ TEST(Gather, a_range_of_tasks_keeps_its_tasks) {
         const auto again = co_await gather(constant);
         EXPECT_EQ(again, results);
         std::array<Future<int>, 2> futures{tasks.at(0), tasks.at(2)};
-        const auto third = co_await gather(std::move(futures));
+        const auto third = co_await gather(futures);
         EXPECT_EQ(third, (std::vector<int>{0, 2}));
     });
 }

@@ -103,6 +103,7 @@ template <class A> class [[nodiscard("nothing is awaited without co_await")]] As
 
 // Awaits a Coro, a task, a future or another awaitable, and gives its Result.
 template <detail::Awaitable A> detail::AsResult<A> as_result(A&& awaitable) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A);
     return detail::AsResult<A>(std::forward<A>(awaitable));
 }
 

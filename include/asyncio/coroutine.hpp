@@ -14,6 +14,7 @@
 #pragma once
 
 #include <asyncio/detail/task_state.hpp>
+#include <asyncio/detail/temporaries.hpp>
 #include <asyncio/result.hpp>
 
 #include <concepts>
@@ -113,6 +114,21 @@ template <class A> class ForeignAwaiter final : public ForeignWait {
     A awaiter_;
 };
 
+// What a refused co_await gives, so that nothing but the refusal is reported.
+struct Refused {
+    struct Anything {
+        template <class T> operator T() const;
+    };
+    bool await_ready() const noexcept { return true; }
+    void await_suspend(std::coroutine_handle<>) const noexcept {}
+    Anything await_resume() const noexcept { return {}; }
+};
+
+// An awaitable that is known to be no temporary, to be awaited by moving from it.
+template <class A> struct MoveFrom {
+    A& awaitable;
+};
+
 // What all promises have in common.
 class PromiseBase : public PooledFrame {
   public:
@@ -174,6 +190,15 @@ class PromiseBase : public PooledFrame {
     template <class A>
         requires(!std::is_enum_v<std::remove_cvref_t<A>>)
     decltype(auto) await_transform(A&& awaitable) const {
+        ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A);
+        return transform(std::forward<A>(awaitable));
+    }
+    template <class A> decltype(auto) await_transform(MoveFrom<A> from) const {
+        return transform(std::move(from.awaitable));
+    }
+
+  private:
+    template <class A> decltype(auto) transform(A&& awaitable) const {
         if constexpr (OwnAwaiter<A>) {
             return std::forward<A>(awaitable);
         } else if constexpr (HasMemberCoAwait<A>) {
@@ -195,11 +220,10 @@ class PromiseBase : public PooledFrame {
                 Awaiter<A>,
                 "co_await takes a Coro, a Task, a Future or another awaitable. A function must "
                 "be called first; sleep must be asyncio::sleep, not the one of <unistd.h>");
-            return std::suspend_never();
+            return Refused();
         }
     }
 
-  private:
     std::uintptr_t outer_ = 0;
 };
 
@@ -334,6 +358,9 @@ class [[nodiscard(
     using promise_type = detail::Promise<T>;
     using value_type = T;
 
+    // Compilers show this line to who copies one.
+    Coro(const Coro&) = delete; // it is awaited once: hand it on with std::move
+    Coro& operator=(const Coro&) = delete;
     Coro(Coro&& other) noexcept : frame_(std::exchange(other.frame_, nullptr)) {}
     Coro& operator=(Coro&& other) noexcept {
         std::swap(frame_, other.frame_);

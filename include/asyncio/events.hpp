@@ -124,21 +124,19 @@ class ASYNCIO_API ThreadSafeState : public Runnable {
     std::source_location where_;
 };
 
+template <class F, class... Args>
+concept makes_coroutine =
+    requires { typename std::remove_cvref_t<std::invoke_result_t<F, Args...>>::promise_type; };
+
 template <class F>
-inline constexpr bool is_plain_callback = [] {
-    static_assert(std::is_invocable_v<F&>,
-                  "a callback is called without arguments (beyond those given with it)");
-    if constexpr (std::is_invocable_v<F&>) {
-        static_assert(
-            !requires { typename std::invoke_result_t<F&>::promise_type; },
-            "a callback that is a coroutine would never run: use create_task");
-    }
-    return true;
-}();
+inline constexpr bool is_coroutine = requires { typename F::promise_type; } || makes_coroutine<F&>;
 
 template <class F, class Base> class Callback final : public Base {
   public:
-    static_assert(is_plain_callback<F>);
+    static_assert(!is_coroutine<F>,
+                  "a callback that is a coroutine would never run: use create_task");
+    static_assert(is_coroutine<F> || std::is_invocable_v<F&>,
+                  "a callback is called without arguments (beyond those given with it)");
 
     template <class G>
     Callback(G&& function, EventLoop& loop, std::source_location where)
@@ -149,7 +147,9 @@ template <class F, class Base> class Callback final : public Base {
     Callback& operator=(const Callback&) = delete;
 
   private:
-    void invoke() override { static_cast<void>(function_()); }
+    void invoke() override {
+        if constexpr (std::is_invocable_v<F&>) static_cast<void>(function_());
+    }
     void drop() noexcept override { destroy(); }
     void destroy() noexcept {
         if (alive_) {
@@ -170,7 +170,11 @@ template <class F, class... Args> class Bound {
     template <class G, class... Given>
     explicit Bound(G&& function, Given&&... arguments)
         : function_(std::forward<G>(function)), arguments_(std::forward<Given>(arguments)...) {}
-    decltype(auto) operator()() { return std::apply(function_, std::move(arguments_)); }
+    decltype(auto) operator()()
+        requires std::is_invocable_v<F&, Args...>
+    {
+        return std::apply(function_, std::move(arguments_));
+    }
 
   private:
     F function_;
@@ -545,12 +549,14 @@ void EventLoop::add_writer(int descriptor, F&& function, std::source_location wh
 }
 
 template <class F> void EventLoop::set_exception_handler(F&& handler) {
-    static_assert(std::is_invocable_v<std::decay_t<F>&, EventLoop&, const ExceptionContext&>,
+    constexpr bool fits =
+        std::is_invocable_v<std::decay_t<F>&, EventLoop&, const ExceptionContext&>;
+    static_assert(fits,
                   "an exception handler is called as handler(EventLoop&, const ExceptionContext&)");
     struct Holder final : Handler {
         explicit Holder(F&& function) : function_(std::forward<F>(function)) {}
         void operator()(EventLoop& loop, const ExceptionContext& context) override {
-            function_(loop, context);
+            if constexpr (fits) function_(loop, context);
         }
         std::decay_t<F> function_;
     };

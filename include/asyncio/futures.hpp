@@ -23,6 +23,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 ASYNCIO_BEGIN_NAMESPACE
 
@@ -38,6 +39,11 @@ namespace detail {
 // Base is FutureBase or TaskBase; adds the value.
 template <class T, class Base> class WithValue : public Base {
   public:
+    static_assert(!std::is_rvalue_reference_v<T>,
+                  "a future or task gives a value, an lvalue reference or void");
+    static_assert(alignof(Stored<T>) <= 16,
+                  "the result of a future or task cannot be aligned to more than 16 bytes: give it "
+                  "a std::unique_ptr to it");
     explicit WithValue(EventLoop& loop) noexcept : Base(loop) {}
     ~WithValue() override {
         if (this->state() == FutureBase::finished) value_.~Stored<T>();
@@ -63,8 +69,6 @@ template <class Base> class WithValue<void, Base> : public Base {
 
 template <class T> class FutureState : public WithValue<T, FutureBase> {
   public:
-    static_assert(alignof(Stored<T>) <= 16,
-                  "the result of a future cannot be aligned to more than 16 bytes");
     explicit FutureState(EventLoop& loop) noexcept : WithValue<T, FutureBase>(loop) {}
 
     template <class... Args> void set_result(Args&&... arguments) {
@@ -82,7 +86,7 @@ template <class T> Stored<T>& value_of(FutureBase& future) noexcept {
 // last handle (or the value cannot be copied).
 template <class T, bool Move> T give_value(FutureBase& future) {
     if constexpr (std::is_reference_v<T>) {
-        return *value_of<T>(future);
+        return static_cast<T>(*value_of<T>(future));
     } else if constexpr (!std::is_void_v<T>) {
         if constexpr (Move && !is_copyable<T>) {
             if (future.is_taken()) future.throw_unless_value();
@@ -195,7 +199,7 @@ template <class F, class HandleType> class DoneCallback final : public DoneCallb
     void invoke() override {
         if constexpr (std::is_invocable_v<F&, HandleType>) {
             static_cast<void>(function_(HandleType::of(*future_)));
-        } else {
+        } else if constexpr (std::is_invocable_v<F&>) {
             static_cast<void>(function_());
         }
     }
@@ -292,6 +296,10 @@ class ASYNCIO_API AnyFuture {
         using Function = std::decay_t<F>;
         static_assert(std::is_invocable_v<Function&, HandleType> || std::is_invocable_v<Function&>,
                       "a done-callback is called with the future, or without arguments");
+        static_assert(!detail::makes_coroutine<Function&, HandleType> &&
+                          !detail::makes_coroutine<Function&>,
+                      "a done-callback that is a coroutine would never run: call create_task in "
+                      "a plain function");
         detail::FutureBase& future = state();
         return detail::DoneCallbackBase::attach(
             new detail::DoneCallback<Function, HandleType>(future, std::forward<F>(function)));
@@ -358,9 +366,10 @@ template <class T = void> class Future : public AnyFuture {
     // if this is the last handle.
     auto operator co_await() const& {
         static_assert(
-            std::is_void_v<T> || std::is_reference_v<T> || detail::is_copyable<T>,
+            gives_copies,
             "this result cannot be copied: write `co_await std::move(future)` to move it out");
-        return detail::FutureAwaiter<T, false>(state());
+        // Moved if it was refused, so that nothing but the refusal is reported.
+        return detail::FutureAwaiter<T, !gives_copies>(state());
     }
     auto operator co_await() && {
         detail::FutureBase& future = state();
@@ -375,6 +384,9 @@ template <class T = void> class Future : public AnyFuture {
     explicit Future(detail::FutureBase& state) noexcept : AnyFuture(state) {}
 
   private:
+    static constexpr bool gives_copies =
+        std::is_void_v<T> || std::is_reference_v<T> || detail::is_copyable<T>;
+
     detail::FutureState<T>& settable() const {
         detail::FutureBase& future = state();
         if (future.is_task()) throw RuntimeError("Task does not support set_result operation");

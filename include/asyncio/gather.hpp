@@ -214,7 +214,7 @@ void adopt_argument(EventLoop& loop, GatherChild& child, A&& argument, Location 
     } else if constexpr (is_coro<std::remove_cvref_t<A>>) { // used up, also if it has a name
         keep(make_task(loop, argument, where), true);
     } else if constexpr (CoroutineFunction<A>) {
-        keep(create_task(loop, std::forward<A>(argument)), true);
+        keep(create_bound_task(loop, std::forward<A>(argument)), true);
     } else {
         auto coroutine = await_it(std::forward<A>(argument));
         keep(make_task(loop, coroutine, where), true);
@@ -289,6 +289,7 @@ template <detail::Gatherable... A> auto gather(ReturnExceptions, A&&... awaitabl
 template <std::ranges::input_range Range>
     requires detail::Gatherable<std::ranges::range_value_t<Range>>
 auto gather(Range&& awaitables, std::source_location where = std::source_location::current()) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(Range);
     constexpr bool move = !std::is_lvalue_reference_v<Range>;
     auto&& range = std::forward<Range>(awaitables);
     return detail::gather_range<false, move>(range, where);
@@ -297,6 +298,7 @@ template <std::ranges::input_range Range>
     requires detail::Gatherable<std::ranges::range_value_t<Range>>
 auto gather(ReturnExceptions, Range&& awaitables,
             std::source_location where = std::source_location::current()) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(Range);
     constexpr bool move = !std::is_lvalue_reference_v<Range>;
     auto&& range = std::forward<Range>(awaitables);
     return detail::gather_range<true, move>(range, where);

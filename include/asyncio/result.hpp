@@ -19,12 +19,15 @@ namespace detail {
 
 // How a result of type T is kept.
 template <class T> struct Storage {
-    using Type = T;
+    using Type = std::remove_cv_t<T>;
 };
 template <> struct Storage<void> {
     using Type = std::monostate;
 };
 template <class T> struct Storage<T&> {
+    using Type = T*;
+};
+template <class T> struct Storage<T&&> { // refused where it is used
     using Type = T*;
 };
 template <class T> using Stored = typename Storage<T>::Type;

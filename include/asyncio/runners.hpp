@@ -104,13 +104,14 @@ auto run(A awaitable, const RunOptions& options = {},
 }
 
 // Calls function(arguments...), which must return a coroutine, and runs that; both are kept until
-// it has ended. RunOptions come first.
+// it has ended. RunOptions come first. Takes what create_task refuses: it never runs where there is
+// something to await.
 template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
 auto run(const RunOptions& options, F&& function, Args&&... arguments) {
     detail::RunScope scope(options);
-    auto task =
-        create_task(scope.loop(), std::forward<F>(function), std::forward<Args>(arguments)...);
+    auto task = detail::create_bound_task(scope.loop(), std::forward<F>(function),
+                                          std::forward<Args>(arguments)...);
     scope.run(task.state());
     return detail::result_of(std::move(task));
 }

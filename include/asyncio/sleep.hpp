@@ -138,6 +138,7 @@ template <class Seconds>
 }
 
 template <class T> detail::Sleep<std::decay_t<T>> sleep(Delay delay, T&& result) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(T);
     return {delay.nanoseconds(), std::decay_t<T>(std::forward<T>(result))};
 }
 

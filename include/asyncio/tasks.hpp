@@ -149,14 +149,19 @@ template <class T = void> class Task : public Future<T> {
     }
 
     // A task gets its result from its coroutine.
-    template <class... Args> void set_result(Args&&...) const = delete;
-    template <class... Args> void set_exception(Args&&...) const = delete;
+    template <class... Args> void set_result(Args&&...) const { refuse<Args...>(); }
+    template <class... Args> void set_exception(Args&&...) const { refuse<Args...>(); }
 
     static Task of(detail::FutureBase& state) noexcept { return Task(state); }
 
   private:
     explicit Task(detail::FutureBase& state) noexcept : Future<T>(state) {}
     detail::TaskBase& task() const { return static_cast<detail::TaskBase&>(this->state()); }
+    template <class... Args> static void refuse() {
+        static_assert(sizeof...(Args) > sizeof(Task) * 1000,
+                      "a task gets its result, or its exception, from its coroutine: only a Future "
+                      "has it set by others");
+    }
 };
 
 namespace detail {
@@ -165,6 +170,15 @@ namespace detail {
 // stands.
 template <class T> Task<T> make_task(EventLoop& loop, Coro<T>& coroutine, Location created) {
     return Task<T>::of(*new TaskState<T>(loop, coroutine.take(), created));
+}
+
+template <class F, class... Args>
+auto create_bound_task(EventLoop& loop, F&& function, Args&&... arguments) {
+    using T = CoroutineResult<F, Args...>;
+    using State = BoundTaskState<T, std::decay_t<F>, std::decay_t<Args>...>;
+    loop.throw_if_closed();
+    return Task<T>::of(
+        *new State(loop, std::forward<F>(function), std::forward<Args>(arguments)...));
 }
 
 } // namespace detail
@@ -200,9 +214,11 @@ Task<T> create_task(TaskOptions options, Coro<T> coroutine,
 }
 
 // Makes a task of any other awaitable: `create_task(asyncio::sleep(1s))`.
-template <detail::TaskableAwaitable A>
-auto create_task(A awaitable, std::source_location created = std::source_location::current()) {
-    return create_task(detail::await_it(std::move(awaitable)), created);
+template <class A>
+    requires detail::TaskableAwaitable<std::decay_t<A>>
+auto create_task(A&& awaitable, std::source_location created = std::source_location::current()) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A);
+    return create_task(detail::await_it<std::decay_t<A>>(std::forward<A>(awaitable)), created);
 }
 
 template <detail::TaskableAwaitable A>
@@ -218,26 +234,24 @@ template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
 auto create_task(EventLoop& loop, F&& function, Args&&... arguments) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
-    using T = detail::CoroutineResult<F, Args...>;
-    using State = detail::BoundTaskState<T, std::decay_t<F>, std::decay_t<Args>...>;
-    loop.throw_if_closed();
-    return Task<T>::of(
-        *new State(loop, std::forward<F>(function), std::forward<Args>(arguments)...));
+    return detail::create_bound_task(loop, std::forward<F>(function),
+                                     std::forward<Args>(arguments)...);
 }
 
 template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
 auto create_task(F&& function, Args&&... arguments) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
-    return create_task(get_running_loop(), std::forward<F>(function),
-                       std::forward<Args>(arguments)...);
+    return detail::create_bound_task(get_running_loop(), std::forward<F>(function),
+                                     std::forward<Args>(arguments)...);
 }
 
 template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
 auto create_task(TaskOptions options, F&& function, Args&&... arguments) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
-    auto task = create_task(std::forward<F>(function), std::forward<Args>(arguments)...);
+    auto task = detail::create_bound_task(get_running_loop(), std::forward<F>(function),
+                                          std::forward<Args>(arguments)...);
     if (!options.name().empty()) task.set_name(std::move(options).name());
     return task;
 }

@@ -1,25 +1,14 @@
 // SPDX-License-Identifier: MIT
-// Callables that make coroutines: how they are kept alive, which awaitables become tasks, and what
-// a compiler bug forbids.
+// Callables that make coroutines: how they are kept alive, and which awaitables become tasks.
 #pragma once
 
 #include <asyncio/coroutine.hpp>
 
 #include <concepts>
-#include <string_view>
+#include <cstddef>
 #include <tuple>
 #include <type_traits>
 #include <utility>
-
-// GCC up to 12 destroys a temporary closure or aggregate twice if it owns something and stands in
-// one full expression with a co_await. COMPILERS: found by tests/compile_fail and tests/traps.
-#if !defined(ASYNCIO_DESTROYS_TEMPORARIES_TWICE)
-#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 13
-#define ASYNCIO_DESTROYS_TEMPORARIES_TWICE 1
-#else
-#define ASYNCIO_DESTROYS_TEMPORARIES_TWICE 0
-#endif
-#endif
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
@@ -91,55 +80,6 @@ template <class F, class... Args>
 using CoroutineResult = typename std::remove_cvref_t<
     std::invoke_result_t<std::decay_t<F>&, std::decay_t<Args>&&...>>::value_type;
 
-// Whether T is a lambda's type, by its name: "... [with T = main()::<lambda()>]".
-template <class T> consteval bool is_closure() {
-    std::string_view name = __PRETTY_FUNCTION__;
-    const std::size_t begin = name.find("T = ");
-    if (begin == std::string_view::npos) return false;
-    name.remove_prefix(begin + 4);
-    int depth = 0;
-    std::size_t last_part = 0; // where the part after the last "::" outside of <> and () begins
-    for (std::size_t i = 0; i < name.size(); ++i) {
-        const char c = name[i];
-        if (c == ';' || (c == ']' && depth == 0)) break;
-        if (c == '<' || c == '(' || c == '[' || c == '{') ++depth;
-        if (c == '>' || c == ')' || c == ']' || c == '}') --depth;
-        if (depth == 0 && c == ':' && i + 1 < name.size() && name[i + 1] == ':') last_part = i + 2;
-    }
-    return name.substr(last_part).starts_with("<lambda");
-}
-
-// A temporary that an affected compiler would destroy twice.
-template <class T> consteval bool is_unsafe_temporary() {
-#if ASYNCIO_DESTROYS_TEMPORARIES_TWICE
-    using Plain = std::remove_cvref_t<T>;
-    if constexpr (std::is_lvalue_reference_v<T> || !std::is_class_v<Plain>) {
-        return false;
-    } else if constexpr (std::is_trivially_destructible_v<Plain>) {
-        return false;
-    } else {
-        return std::is_aggregate_v<Plain> || is_closure<Plain>();
-    }
-#else
-    return false;
-#endif
-}
-
-// Forwarding references as template arguments: F is an lvalue reference for a named object.
-#define ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(...)                                                     \
-    static_assert(                                                                                 \
-        !::asyncio::detail::any_unsafe_temporary<__VA_ARGS__>(),                                   \
-        "this compiler (GCC before 13) destroys a temporary lambda or aggregate that owns "        \
-        "something "                                                                               \
-        "twice if a co_await stands in the same expression: name it first and pass it as it is "   \
-        "(auto f = [p] {...}; create_task(f)), or with asyncio::moved(f) to move it in; or pass "  \
-        "a "                                                                                       \
-        "lambda without owning captures and give it what it needs as arguments")
-
-template <class... T> consteval bool any_unsafe_temporary() {
-    return (false || ... || is_unsafe_temporary<T>());
-}
-
 // An awaitable, other than a Coro or a future, that can become a task of its own.
 template <class A>
 concept TaskableAwaitable = Awaitable<A> && std::move_constructible<A> && !is_coro<A> &&
@@ -165,7 +105,11 @@ using AwaitResult = WithoutRvalueReference<
                  .await_resume())>;
 
 template <class A> Coro<AwaitResult<A>> await_it(A awaitable) {
-    co_return co_await std::move(awaitable);
+    if constexpr (std::is_enum_v<A>) {
+        co_return co_await awaitable;
+    } else {
+        co_return co_await MoveFrom<A>{awaitable};
+    }
 }
 
 } // namespace detail
