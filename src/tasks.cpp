@@ -265,10 +265,9 @@ void TaskBase::abandon() noexcept {
         });
     } catch (...) { // no memory for the report
     }
-    std::coroutine_handle<> outermost = this->outermost();
-    unlink(promise_of(outermost).created());
+    unlink(promise_of(outermost()).created());
     waiting_for_ = nullptr;
-    static_cast<void>(end(outermost, false)); // frames inside go with the frames that await them
+    static_cast<void>(end(destroy_inner_frames(resume_), false));
     context_ = ContextRef();
     std::exception_ptr exception;
     try {
