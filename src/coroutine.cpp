@@ -59,6 +59,33 @@ void report_never_awaited(PromiseBase& promise) noexcept {
     });
 }
 
+namespace {
+// The frame that destroy_inner_frames() has destroyed while the awaiter that owns it, in the next
+// frame outwards, does not know yet. That awaiter is the first thing destroyed with its frame.
+constinit thread_local void* destroyed_inner = nullptr;
+} // namespace
+
+ASYNCIO_NOINLINE std::coroutine_handle<>
+destroy_inner_frames(std::coroutine_handle<> innermost) noexcept {
+    std::coroutine_handle<> frame = innermost;
+    while (!promise_of(frame).is_outermost()) {
+        const std::coroutine_handle<> outer = promise_of(frame).outer();
+        frame.destroy();
+        ASYNCIO_ASSERT(destroyed_inner == nullptr);
+        destroyed_inner = frame.address();
+        frame = outer;
+    }
+    return frame;
+}
+
+ASYNCIO_NOINLINE void destroy_inner(std::coroutine_handle<> frame) noexcept {
+    if (frame.address() == destroyed_inner) {
+        destroyed_inner = nullptr;
+        return;
+    }
+    frame.destroy();
+}
+
 void throw_not_awaitable(bool was_awaited) {
     if (was_awaited) {
         throw RuntimeError("cannot reuse already awaited coroutine: call the coroutine function "

@@ -299,10 +299,9 @@ void TaskBase::abandon() noexcept {
     // The exception handler may have cancelled this task, or completed what it waits for: then it,
     // or a wait inside its frames, is in the queue, and must not outlive itself there.
     for (ReadyQueue& ready = loop_->core().ready; !ready.empty();) ready.pop().discard();
-    std::coroutine_handle<> outermost = this->outermost();
-    unlink(promise_of(outermost).created());
+    unlink(promise_of(outermost()).created());
     waiting_for_ = nullptr;
-    static_cast<void>(end(outermost, false)); // frames inside go with the frames that await them
+    static_cast<void>(end(destroy_inner_frames(resume_), false));
     context_ = ContextRef();
     std::exception_ptr exception;
     try {

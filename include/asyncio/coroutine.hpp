@@ -282,6 +282,14 @@ template <> class Promise<void> final : public PromiseBase {
 ASYNCIO_API void report_never_awaited(PromiseBase& promise) noexcept;
 [[noreturn]] ASYNCIO_API void throw_not_awaitable(bool was_awaited);
 
+// Destroys the frames of a task that will not go on, but for the outermost, which it returns: from
+// the innermost outwards, as they would end, but one by one, so that depth costs no stack here
+// either. The returned one must be destroyed next.
+ASYNCIO_API std::coroutine_handle<>
+destroy_inner_frames(std::coroutine_handle<> innermost) noexcept;
+// Destroys a frame that another one awaits, unless destroy_inner_frames() has just done that.
+ASYNCIO_API void destroy_inner(std::coroutine_handle<> frame) noexcept;
+
 // Runs a coroutine inside the task that awaits it. Owns its frame.
 template <class T> class CoroAwaiter {
   public:
@@ -289,7 +297,12 @@ template <class T> class CoroAwaiter {
     using Frame = std::coroutine_handle<Promise<T>>;
 
     explicit CoroAwaiter(Frame frame) noexcept : frame_(frame) {}
-    ~CoroAwaiter() { destroy(); }
+    // The frame is still there only if the frame that awaits it is destroyed before it goes on.
+    ~CoroAwaiter() {
+        if (frame_) [[unlikely]] {
+            destroy_inner(frame_);
+        }
+    }
     CoroAwaiter(const CoroAwaiter&) = delete;
     CoroAwaiter& operator=(const CoroAwaiter&) = delete;
 
@@ -330,6 +343,11 @@ template <class T> class CoroAwaiter {
     }
 
     Result<T> take_result() {
+        struct AtEnd {
+            CoroAwaiter& awaiter;
+            ~AtEnd() { awaiter.destroy(); }
+        };
+        const AtEnd at_end{*this};
         if (TaskBase& task = *frame_.promise().task; task.has_thrown())
             return Result<T>(task.take_thrown());
         if constexpr (std::is_void_v<T>) {
@@ -342,9 +360,7 @@ template <class T> class CoroAwaiter {
     }
 
   private:
-    void destroy() noexcept {
-        if (frame_) std::exchange(frame_, nullptr).destroy();
-    }
+    void destroy() noexcept { std::exchange(frame_, nullptr).destroy(); }
 
     Frame frame_;
 };
