@@ -33,6 +33,9 @@ constexpr std::size_t large_limit = 32 * 1024; // then four classes for each pow
 constexpr std::size_t small_classes = small_limit / 8;
 constexpr std::size_t class_count = small_classes + 4 * 5;
 constexpr std::size_t idle_chunks_kept = 4; // empty chunks that a pool keeps for the next peak
+// From this number on a class takes an empty chunk from another class, before it maps one. Not from
+// the first on: classes that take turns would take it from each other at each request.
+constexpr std::size_t many_chunks = 24;
 
 struct Block {
     Block* next;
@@ -179,6 +182,9 @@ struct Pool {
         if (chunk != nullptr) {
             idle = chunk->next;
             --idle_count;
+        } else if (Chunk* other = chunks < many_chunks ? nullptr : find_empty(); other != nullptr) {
+            take_from_list(*other);
+            chunk = other;
         } else {
             chunk = ::new (map_chunk()) Chunk();
             chunk->owner = this;
@@ -194,6 +200,14 @@ struct Pool {
         chunk->fresh = reinterpret_cast<char*>(chunk) + header_size;
         chunk->end = chunk->fresh + (chunk_size - header_size) / size * size;
         put_in_list(*chunk);
+    }
+
+    // A chunk without a block in use that stands ready for the next request of its class.
+    Chunk* find_empty() noexcept {
+        for (Chunk* chunk : with_room) {
+            if (chunk != &no_chunk && chunk->used == 0) return chunk;
+        }
+        return nullptr;
     }
 
     // Behind the first, which goes on serving.
