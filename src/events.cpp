@@ -12,8 +12,14 @@ namespace {
 constinit thread_local EventLoop* running_loop = nullptr;
 thread_local detail::ContextRef context_outside_of_loops;
 
-std::string describe(std::source_location where) {
-    return std::string(where.file_name()) + ":" + std::to_string(where.line());
+// "<Handle created at main.cpp:12>". The place is unknown where arguments were given along.
+std::string describe(const char* kind, std::source_location where) {
+    std::string text = std::string("<") + kind;
+    if (where.line() != 0) {
+        text +=
+            std::string(" created at ") + where.file_name() + ":" + std::to_string(where.line());
+    }
+    return text + ">";
 }
 
 std::string describe(const std::exception_ptr& exception) {
@@ -91,7 +97,7 @@ void HandleState::invoke_guarded() {
         loop_->call_exception_handler({
             .message = "Exception in callback",
             .exception = std::current_exception(),
-            .details = {{"handle", "<Handle created at " + describe(where_) + ">"}},
+            .details = {{"handle", describe("Handle", where_)}},
         });
     }
 }
@@ -167,7 +173,7 @@ void ThreadSafeState::run() {
         loop_->call_exception_handler({
             .message = "Exception in callback",
             .exception = std::current_exception(),
-            .details = {{"handle", "<ThreadSafeHandle created at " + describe(where_) + ">"}},
+            .details = {{"handle", describe("ThreadSafeHandle", where_)}},
         });
     }
 }
@@ -204,6 +210,9 @@ void CloseLoop::operator()(EventLoop* loop) const noexcept {
                                     .exception = failure};
         });
     }
+    // Futures and handles may keep the loop, and the handler may keep them, or refer to what ends
+    // with the owner.
+    loop->set_exception_handler(nullptr);
     loop->release();
 }
 
@@ -407,8 +416,9 @@ std::int64_t EventLoop::deadline_after(Delay delay, std::source_location where) 
         call_exception_handler({
             .message = "call_later() got a negative delay, " + std::to_string(delay_ns) +
                        " ns: the callback runs as soon as possible; pass 0, or use call_soon()",
-            .details = {{"handle", "<TimerHandle created at " + describe(where) + ">"}},
+            .details = {{"handle", describe("TimerHandle", where)}},
         });
+        throw_if_closed(); // by the handler
     }
     std::int64_t when_ns = 0;
     if (__builtin_add_overflow(now_ns, delay_ns, &when_ns)) {

@@ -54,6 +54,7 @@ class ASYNCIO_API ForeignWait : public Operation {
   public:
     using AsyncioAwaiter = void;
 
+    // Once the loop is closed, the handle must not be resumed any more: the frame is gone.
     // Never withdrawn: the value is delivered, and the cancel stays pending for the next await.
     CancelOutcome try_cancel() noexcept override { return CancelOutcome::already_done; }
 
@@ -233,6 +234,12 @@ inline PromiseBase& promise_of(std::coroutine_handle<> frame) noexcept {
     return std::coroutine_handle<PromiseBase>::from_address(frame.address()).promise();
 }
 
+// Whether a T& may refer to a U without a temporary in between, which would be gone.
+template <class T, class U>
+inline constexpr bool refers_to =
+    std::is_lvalue_reference_v<U> &&
+    std::is_convertible_v<std::add_pointer_t<U>, std::add_pointer_t<T>>;
+
 template <class T> class Promise final : public PromiseBase {
   public:
     static_assert(!std::is_rvalue_reference_v<T>,
@@ -251,12 +258,15 @@ template <class T> class Promise final : public PromiseBase {
     Coro<T> get_return_object() noexcept;
 
     template <class U = T>
-        requires(std::is_reference_v<T> ? std::is_convertible_v<U &&, T>
-                                        : std::is_constructible_v<T, U &&>)
+        requires(std::is_reference_v<T> || std::is_constructible_v<T, U &&>)
     void return_value(U&& value) {
         if constexpr (std::is_reference_v<T>) {
-            T reference = std::forward<U>(value);
-            value_ = std::addressof(reference);
+            static_assert(refers_to<T, U>, "a coroutine that returns a reference needs an object "
+                                           "for it that outlives the coroutine, not a temporary");
+            if constexpr (refers_to<T, U>) {
+                T reference = std::forward<U>(value);
+                value_ = std::addressof(reference);
+            }
         } else {
             ::new (static_cast<void*>(std::addressof(value_))) T(std::forward<U>(value));
         }

@@ -482,7 +482,8 @@ template <class F, class A, class... Args>
 Handle EventLoop::call_soon(F&& function, A&& first, Args&&... arguments) {
     using B = detail::Bound<std::decay_t<F>, std::decay_t<A>, std::decay_t<Args>...>;
     return call_soon(
-        B(std::forward<F>(function), std::forward<A>(first), std::forward<Args>(arguments)...));
+        B(std::forward<F>(function), std::forward<A>(first), std::forward<Args>(arguments)...),
+        std::source_location());
 }
 
 template <class F>
@@ -501,7 +502,8 @@ template <class F, class A, class... Args>
 ThreadSafeHandle EventLoop::call_soon_threadsafe(F&& function, A&& first, Args&&... arguments) {
     using B = detail::Bound<std::decay_t<F>, std::decay_t<A>, std::decay_t<Args>...>;
     return call_soon_threadsafe(
-        B(std::forward<F>(function), std::forward<A>(first), std::forward<Args>(arguments)...));
+        B(std::forward<F>(function), std::forward<A>(first), std::forward<Args>(arguments)...),
+        std::source_location());
 }
 
 template <class F>
@@ -515,8 +517,10 @@ TimerHandle EventLoop::call_later(Delay delay, F&& function, std::source_locatio
 template <class F, class A, class... Args>
 TimerHandle EventLoop::call_later(Delay delay, F&& function, A&& first, Args&&... arguments) {
     using B = detail::Bound<std::decay_t<F>, std::decay_t<A>, std::decay_t<Args>...>;
-    return call_later(delay, B(std::forward<F>(function), std::forward<A>(first),
-                               std::forward<Args>(arguments)...));
+    return call_later(
+        delay,
+        B(std::forward<F>(function), std::forward<A>(first), std::forward<Args>(arguments)...),
+        std::source_location());
 }
 
 template <class F>
@@ -530,8 +534,10 @@ TimerHandle EventLoop::call_at(TimePoint when, F&& function, std::source_locatio
 template <class F, class A, class... Args>
 TimerHandle EventLoop::call_at(TimePoint when, F&& function, A&& first, Args&&... arguments) {
     using B = detail::Bound<std::decay_t<F>, std::decay_t<A>, std::decay_t<Args>...>;
-    return call_at(when, B(std::forward<F>(function), std::forward<A>(first),
-                           std::forward<Args>(arguments)...));
+    return call_at(
+        when,
+        B(std::forward<F>(function), std::forward<A>(first), std::forward<Args>(arguments)...),
+        std::source_location());
 }
 
 template <class F>

@@ -63,6 +63,8 @@ template <class T> inline constexpr bool is_result<Result<T>> = true;
 template <class T> class [[nodiscard]] Result {
   public:
     using value_type = T;
+    static_assert(!std::is_same_v<T, std::exception_ptr>,
+                  "a Result of a std::exception_ptr could not be told from a failure");
 
     // With a value: Result<int>(1), Result<void>(), Result<Session&>(session).
     Result()

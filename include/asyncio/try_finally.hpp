@@ -24,10 +24,13 @@ template <class T, class Body, class Cleanup> Coro<T> run_with_cleanup(Body body
     } catch (...) { // out of body() itself, if it is no coroutine but gives one
         result.emplace(std::current_exception());
     }
-    if constexpr (CoroutineFunction<Cleanup>) {
-        co_await cleanup();
-    } else {
+    using Cleaning = std::invoke_result_t<Cleanup&>;
+    if constexpr (std::is_void_v<Cleaning>) {
         cleanup();
+    } else if constexpr (Awaitable<Cleaning>) {
+        static_cast<void>(co_await cleanup());
+    } else {
+        static_cast<void>(cleanup());
     }
     co_return std::move(*result).value();
 }
@@ -36,9 +39,9 @@ template <class T, class Body, class Cleanup> Coro<T> run_with_cleanup(Body body
 
 // Runs body(), which must return a coroutine, then cleanup(), however the body ended: with a
 // result, an exception or a cancel. Gives what the body gave, or throws what it threw; what the
-// clean-up throws replaces that. The clean-up may return a coroutine, which may await: it gets a
-// CancelledError only from a cancel that comes while it runs. Both callables are kept until the
-// end. (try: ... finally: ...)
+// clean-up throws replaces that. The clean-up may return an awaitable, such as a coroutine: that
+// gets a CancelledError only from a cancel that comes while it runs. Both callables are kept until
+// the end. (try: ... finally: ...)
 template <detail::CoroutineFunction Body, class Cleanup>
     requires std::is_invocable_v<std::decay_t<Cleanup>&>
 ASYNCIO_CORO_WRAPPER Coro<detail::CoroutineResult<Body>> try_finally(Body&& body,

@@ -13,6 +13,9 @@
 // CASE_over_aligned: fails only with "a coroutine cannot be aligned to more than 16 bytes"
 // CASE_aligned_to_16: compiles
 // CASE_rvalue_reference: fails only with "a coroutine returns a value, an lvalue"
+// CASE_reference_to_temporary: fails only with "an object for it that outlives the coroutine"
+// CASE_reference_to_converted: fails only with "an object for it that outlives the coroutine"
+// CASE_reference_to_base: compiles
 // CASE_other_results: compiles
 
 // CASE_copy: fails with "it is awaited once: hand it on with std::move"
@@ -105,6 +108,18 @@ Coro<> f(std::string s) {
     std::vector<Coro<std::unique_ptr<int>>> range;
     co_await asyncio::gather(std::move(range));
 }
+#endif
+
+#ifdef CASE_reference_to_temporary
+Coro<const std::string&> f() { co_return std::string("gone"); }
+#endif
+#ifdef CASE_reference_to_converted
+Coro<const long&> f(int& i) { co_return i; }
+#endif
+#ifdef CASE_reference_to_base
+struct Base {};
+struct Derived : Base {};
+Coro<const Base&> f(Derived& derived) { co_return derived; }
 #endif
 
 #ifdef CASE_copy
