@@ -2,16 +2,15 @@
 // Runs a test's body as the main task of a loop in virtual time.
 //
 //     in_virtual_time([&]() -> asyncio::Coro<> { ... });
-//
-// Reports are what the loop's exception handler is told while one lives.
 #pragma once
 
 #include <asyncio/asyncio.hpp>
 #include <asyncio/testing/virtual_time.hpp>
 
+#include "support/reports.hpp"
+
 #include <string>
 #include <utility>
-#include <vector>
 
 namespace asyncio_test {
 
@@ -19,24 +18,6 @@ template <class Body> auto in_virtual_time(Body body) {
     asyncio::testing::VirtualClock clock;
     return asyncio::run(body(), asyncio::RunOptions().clock(clock));
 }
-
-class Reports {
-  public:
-    explicit Reports(asyncio::EventLoop& loop) {
-        loop.set_exception_handler(
-            [this](asyncio::EventLoop&, const asyncio::ExceptionContext& context) {
-                all.push_back(context);
-            });
-    }
-    std::size_t count(const std::string& part) const {
-        std::size_t n = 0;
-        for (const auto& context : all) {
-            if (context.message.find(part) != std::string::npos) ++n;
-        }
-        return n;
-    }
-    std::vector<asyncio::ExceptionContext> all;
-};
 
 // What is thrown by calling f: "RuntimeError: text", or "nothing".
 template <class F> std::string thrown_by(F&& f) {

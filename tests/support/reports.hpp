@@ -20,31 +20,35 @@ class Reports {
     void watch(asyncio::EventLoop& loop) {
         loop.set_exception_handler(
             [this](asyncio::EventLoop&, const asyncio::ExceptionContext& context) {
-                std::string text = context.message;
-                for (const auto& detail : context.details)
-                    text += "\n" + detail.key + ": " + detail.text;
-                texts_.push_back(std::move(text));
+                all.push_back(context);
             });
     }
 
-    std::size_t count() const noexcept { return texts_.size(); }
+    std::size_t count() const noexcept { return all.size(); }
     // How many of them contain the text.
     std::size_t count(const std::string& part) const {
         std::size_t found = 0;
-        for (const std::string& text : texts_) {
-            if (text.find(part) != std::string::npos) ++found;
+        for (const auto& context : all) {
+            if (text_of(context).find(part) != std::string::npos) ++found;
         }
         return found;
     }
     // All of them, for messages of tests.
     std::string text() const {
-        std::string all;
-        for (const std::string& text : texts_) all += text + "\n";
-        return all;
+        std::string text;
+        for (const auto& context : all) text += text_of(context) + "\n";
+        return text;
     }
 
+    // Mutable, since tests have const Reports, and the handler goes on writing.
+    mutable std::vector<asyncio::ExceptionContext> all;
+
   private:
-    std::vector<std::string> texts_;
+    static std::string text_of(const asyncio::ExceptionContext& context) {
+        std::string text = context.message;
+        for (const auto& detail : context.details) text += "\n" + detail.key + ": " + detail.text;
+        return text;
+    }
 };
 
 } // namespace asyncio_test

@@ -313,6 +313,8 @@ class ASYNCIO_API TaskWaiter : public FutureWaiter {
   public:
     CancelOutcome try_cancel() noexcept override;
     FutureBase& future() const noexcept { return *future_; }
+    // Ends the wait though the future is not done. The await then throws CancelledError.
+    void detach() noexcept;
 
   protected:
     explicit TaskWaiter(FutureBase& future) noexcept : future_(&future) { future.retain(); }
@@ -323,8 +325,6 @@ class ASYNCIO_API TaskWaiter : public FutureWaiter {
     TaskWaiter& operator=(const TaskWaiter&) = delete;
 
     void wait(TaskBase& task, std::coroutine_handle<> frame) noexcept;
-    // Ends the wait though the future is not done. The await then throws CancelledError.
-    void detach() noexcept;
     // After the wait: throws what the await must throw, if anything.
     void throw_unless_value() {
         if (task_ != nullptr && task_->cancel_due()) [[unlikely]] {
@@ -341,7 +341,6 @@ class ASYNCIO_API TaskWaiter : public FutureWaiter {
     TaskBase* task_ = nullptr; // set once the task has waited
 
   private:
-    friend class TaskBase;
     void run() override { task_->step(); }
     bool is_linked() const noexcept { return previous_waiter != nullptr && !future_->done(); }
     [[noreturn]] ASYNCIO_COLD void throw_cancelled();
