@@ -12,6 +12,8 @@ struct ForeignWait::Bridge {
     struct promise_type : PooledFrame {
         ForeignWait& wait;
         explicit promise_type(ForeignWait& w) noexcept : wait(w) {}
+        // Here also if the foreign side destroys the handle that it was given.
+        ~promise_type() { wait.bridge_ = nullptr; }
 
         struct Tell {
             bool await_ready() const noexcept { return false; }

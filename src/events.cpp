@@ -10,7 +10,17 @@ ASYNCIO_BEGIN_NAMESPACE
 namespace {
 
 constinit thread_local EventLoop* running_loop = nullptr;
-thread_local detail::ContextRef context_outside_of_loops;
+// Emptied when the thread ends, never destroyed: destructors of static objects come later.
+union Undestroyed {
+    detail::ContextRef context{};
+    ~Undestroyed() {} // NOLINT
+};
+constinit thread_local Undestroyed outside_of_loops;
+struct EmptyAtThreadExit {
+    bool armed = false;
+    ~EmptyAtThreadExit() { outside_of_loops.context = detail::ContextRef(); }
+};
+thread_local EmptyAtThreadExit empty_at_thread_exit;
 
 // "<Handle created at main.cpp:12>". The place is unknown where arguments were given along.
 std::string describe(const char* kind, std::source_location where) {
@@ -33,7 +43,8 @@ std::string describe(const std::exception_ptr& exception) {
     try {
         std::rethrow_exception(exception);
     } catch (const std::exception& error) {
-        return type + ": " + error.what();
+        const char* what = error.what();
+        return type + ": " + (what != nullptr ? what : "");
     } catch (const CancelledError& error) {
         return type + ": " + error.message();
     } catch (...) {
@@ -75,7 +86,9 @@ namespace detail {
 ContextMap::~ContextMap() = default;
 
 ASYNCIO_NOINLINE ContextRef& current_context() noexcept {
-    return running_loop != nullptr ? running_loop->core().context : context_outside_of_loops;
+    if (running_loop != nullptr) return running_loop->core().context;
+    empty_at_thread_exit.armed = true;
+    return outside_of_loops.context;
 }
 
 HandleState::HandleState(EventLoop& loop, std::source_location where) noexcept
@@ -377,6 +390,13 @@ void EventLoop::close() {
     if (running_) throw RuntimeError("Cannot close a running event loop: stop() it first");
     if (closed_) return;
     closed_ = true;
+    // What is dropped below may own the loop.
+    struct Keep {
+        EventLoop& loop;
+        explicit Keep(EventLoop& l) noexcept : loop(l) { loop.retain(); }
+        ~Keep() { loop.release(); }
+    };
+    const Keep keep(*this);
     door_.close(core_.ready);
     drop_ready();
     // A task's frame may, as it is destroyed, make others ready: these are dropped before the frame
@@ -387,8 +407,7 @@ void EventLoop::close() {
     }
     while (!core_.timers.empty()) core_.timers.pop().discard();
     const auto watched = std::exchange(descriptors_->by_number, {});
-    for (const auto& [descriptor, callbacks] : watched) {
-        backend_->watch(descriptor, nullptr, nullptr);
+    for (const auto& [descriptor, callbacks] : watched) { // the kernel forgets them with the epoll
         Descriptors::Callback::retire(callbacks.reader.state);
         Descriptors::Callback::retire(callbacks.writer.state);
     }
@@ -396,17 +415,21 @@ void EventLoop::close() {
     backend_.reset();
 }
 
-Handle EventLoop::schedule_soon(detail::HandleState* state) noexcept {
+Handle EventLoop::schedule_soon(detail::HandleState* state) {
+    Handle handle(state);
+    throw_if_closed(); // again: copying the callable is code of the user's
     state->retain();
     core_.ready.push(*state);
-    return Handle(state);
+    return handle;
 }
 
-TimerHandle EventLoop::schedule_at(detail::HandleState* state, std::int64_t when_ns) noexcept {
+TimerHandle EventLoop::schedule_at(detail::HandleState* state, std::int64_t when_ns) {
+    TimerHandle handle(state);
+    throw_if_closed();
     state->retain();
     state->when_ns = when_ns;
     core_.timers.arm(*state);
-    return TimerHandle(state);
+    return handle;
 }
 
 std::int64_t EventLoop::deadline_after(Delay delay, std::source_location where) {
@@ -448,6 +471,7 @@ bool EventLoop::enter_from_any_thread(detail::Runnable& node) noexcept {
 
 void EventLoop::watch(int descriptor, bool writing, detail::HandleState* state) {
     Handle handle(state);
+    throw_if_closed();
     state->repeats_ = true;
     if (descriptor < 0) throw ValueError("Invalid file descriptor: " + std::to_string(descriptor));
     const auto [entry, is_new] = descriptors_->by_number.try_emplace(descriptor);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <asyncio/futures.hpp>
 
+#include <vector>
+
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
@@ -37,13 +39,13 @@ std::string FutureBase::describe() const {
 }
 
 void FutureBase::throw_if_done() const {
-    if (done())
+    if (done() || (flags_ & being_set_flag) != 0)
         throw InvalidStateError(
             "invalid state: the future has its result already, and takes no other");
 }
 
 bool FutureBase::cancel(const std::string& message) {
-    if (done()) return false;
+    if (done() || (flags_ & being_set_flag) != 0) return false;
     finish_with_exception(std::make_exception_ptr(CancelledError(message)), cancelled_state);
     return true;
 }
@@ -171,14 +173,10 @@ std::exception_ptr TaskWaiter::take_failure() {
 }
 
 DoneCallbackBase::DoneCallbackBase(FutureBase& future) noexcept
-    : future_(&future), context_(context_for(future.loop())), serial_(++last_serial()) {}
+    : future_(&future), context_(context_for(future.loop())),
+      serial_(++future.loop().core().last_done_callback) {}
 
 DoneCallbackBase::~DoneCallbackBase() = default;
-
-std::uint64_t& DoneCallbackBase::last_serial() noexcept {
-    static constinit thread_local std::uint64_t serial = 0;
-    return serial;
-}
 
 void DoneCallbackBase::scheduled(FutureBase& future) noexcept { future.retain(); }
 void DoneCallbackBase::forgotten() noexcept { delete this; }
@@ -238,6 +236,30 @@ DoneCallbackId DoneCallbackBase::attach(DoneCallbackBase* callback) {
 std::size_t DoneCallbackBase::remove(FutureBase& future, DoneCallbackId id) {
     return remove_if(future,
                      [id](DoneCallbackBase& callback) { return callback.serial_ == id.serial; });
+}
+
+// The comparison is the user's, and may throw, or add and remove callbacks: so each callback is
+// looked for again after it.
+std::size_t DoneCallbackBase::remove_equal(FutureBase& future, const void* type,
+                                           const void* function) {
+    const AnyFuture keep = AnyFuture::of(future);
+    std::vector<std::uint64_t> serials;
+    future.for_each_waiter([&](FutureWaiter& waiter) {
+        if (DoneCallbackBase* callback = waiter.as_done_callback()) {
+            serials.push_back(callback->serial_);
+        }
+    });
+    std::size_t count = 0;
+    for (const std::uint64_t serial : serials) {
+        DoneCallbackBase* found = nullptr;
+        future.for_each_waiter([&](FutureWaiter& waiter) {
+            DoneCallbackBase* callback = waiter.as_done_callback();
+            if (callback != nullptr && callback->serial_ == serial) found = callback;
+        });
+        if (found == nullptr || !found->equals(type, function)) continue;
+        count += remove(future, DoneCallbackId{serial});
+    }
+    return count;
 }
 
 void throw_empty_handle() {

@@ -83,6 +83,17 @@ void GatherBase::begin() {
 bool GatherBase::cancel_children(const std::string& message) {
     if (outer_->done()) return false;
     cancel_message_ = message; // first, since it may throw
+    if (cancelling_) {         // a ring: a child waits for this gather. It is broken open here.
+        outer_->finish_with_exception(std::make_exception_ptr(CancelledError(message)),
+                                      FutureBase::failed);
+        return true;
+    }
+    struct Cancelling {
+        bool& flag;
+        explicit Cancelling(bool& f) noexcept : flag(f) { flag = true; }
+        ~Cancelling() { flag = false; }
+    };
+    const Cancelling cancelling(cancelling_);
     std::size_t count = 0;
     GatherChild* all = children(count);
     bool any = false;

@@ -18,6 +18,11 @@ void run_until_done(EventLoop& loop, FutureBase& future) {
             future.remove_done_callback(id);
         }
     };
+    if (&future.loop() != &loop) {
+        throw ValueError("the future belongs to a different loop than the one that is to run: run "
+                         "its own, future.get_loop(); " +
+                         future.describe());
+    }
     const AnyFuture handle = AnyFuture::of(future);
     const auto running = std::make_shared<bool>(true);
     const StopWhenDone stop{running, handle, handle.add_done_callback([&loop, running] {

@@ -5,7 +5,8 @@
 //     if (!result) ...    // result.exception() is what fetch threw
 //
 // An exception that goes through frames costs more than a microsecond for each; as a Result it
-// costs nothing of that. Catches everything, CancelledError too: pass that on by result.value().
+// costs nothing of that. Catches everything that is awaited, CancelledError too: pass that on by
+// result.value(). Thrown is what is wrong before the await: an empty handle, a coroutine used up.
 #pragma once
 
 #include <asyncio/detail/callables.hpp>

@@ -63,15 +63,19 @@ template <class T> class ContextVar {
     // A copy of the value in the current context, else the default. Throws LookupError if there is
     // neither. (ContextVar.get)
     T get() const {
-        if (const auto* value = detail::find_variable(number_))
-            return *static_cast<const T*>(value->get());
+        if (const auto* value = detail::find_variable(number_)) {
+            const std::shared_ptr<const void> kept = *value; // T's copy constructor may set() it
+            return *static_cast<const T*>(kept.get());
+        }
         if (!default_) detail::throw_lookup_error(name_);
         return *default_;
     }
     // The same with another default.
     T get(T otherwise) const {
-        if (const auto* value = detail::find_variable(number_))
-            return *static_cast<const T*>(value->get());
+        if (const auto* value = detail::find_variable(number_)) {
+            const std::shared_ptr<const void> kept = *value; // T's copy constructor may set() it
+            return *static_cast<const T*>(kept.get());
+        }
         return otherwise;
     }
     // Sets it in the current context. (ContextVar.set)

@@ -163,7 +163,8 @@ class PromiseBase : public PooledFrame {
     struct FinalAwaiter {
         bool await_ready() const noexcept { return false; }
         void await_resume() const noexcept {}
-        template <class Promise>
+        // The number makes the two kinds of code two functions for the linker.
+        template <class Promise, int = ASYNCIO_TRAMPOLINE>
         auto await_suspend(std::coroutine_handle<Promise> frame) const noexcept {
             PromiseBase& promise = frame.promise();
             const bool is_outermost = promise.is_outermost();
@@ -258,7 +259,7 @@ template <class T> class Promise final : public PromiseBase {
     Coro<T> get_return_object() noexcept;
 
     template <class U = T>
-        requires(std::is_reference_v<T> || std::is_constructible_v<T, U &&>)
+        requires(std::is_reference_v<T> || std::is_convertible_v<U &&, T>)
     void return_value(U&& value) {
         if constexpr (std::is_reference_v<T>) {
             static_assert(refers_to<T, U>, "a coroutine that returns a reference needs an object "
@@ -318,7 +319,7 @@ template <class T> class CoroAwaiter {
 
     bool await_ready() const noexcept { return false; }
 
-    template <std::derived_from<PromiseBase> Outer>
+    template <std::derived_from<PromiseBase> Outer, int = ASYNCIO_TRAMPOLINE>
     auto await_suspend(std::coroutine_handle<Outer> outer,
                        std::source_location where = std::source_location::current()) noexcept {
         PromiseBase& from = outer.promise();

@@ -187,7 +187,8 @@ struct LoopCore {
     TimerHeap timers;
     ContextRef context; // the current one, while the loop runs
     TaskBase* current_task = nullptr;
-    Runnable* tasks = nullptr;    // those that are not done; each unlinks itself
+    Runnable* tasks = nullptr; // those that are not done; each unlinks itself
+    std::uint64_t last_done_callback = 0;
     std::uint32_t references = 1; // futures and handles may outlive the loop's owner
 };
 
@@ -323,7 +324,11 @@ class ASYNCIO_API EventLoop {
     void set_debug(bool on) noexcept { debug_ = on; }
 
     Clock& clock() const noexcept { return *clock_; }
-    Backend& backend() const noexcept { return *backend_; }
+    // Throws RuntimeError if the loop is closed.
+    Backend& backend() const {
+        throw_if_closed();
+        return *backend_;
+    }
 
     // For the floors above.
     detail::LoopCore& core() noexcept { return core_; }
@@ -375,8 +380,8 @@ class ASYNCIO_API EventLoop {
     void drop_ready() noexcept;
     [[noreturn]] static void throw_closed();
     static void report_failed() noexcept;
-    Handle schedule_soon(detail::HandleState* state) noexcept;
-    TimerHandle schedule_at(detail::HandleState* state, std::int64_t when_ns) noexcept;
+    Handle schedule_soon(detail::HandleState* state);
+    TimerHandle schedule_at(detail::HandleState* state, std::int64_t when_ns);
     std::int64_t deadline_after(Delay delay, std::source_location where);
     void watch(int descriptor, bool writing, detail::HandleState* state);
     bool unwatch(int descriptor, bool writing) noexcept;
@@ -510,8 +515,9 @@ template <class F>
 TimerHandle EventLoop::call_later(Delay delay, F&& function, std::source_location where) {
     throw_if_closed();
     using State = detail::Callback<std::decay_t<F>, detail::HandleState>;
-    const std::int64_t when_ns = deadline_after(delay, where);
-    return schedule_at(new State(std::forward<F>(function), *this, where), when_ns);
+    auto* state = new State(std::forward<F>(function), *this, where);
+    const TimerHandle keep(state); // and with it the loop: the report may destroy its owner
+    return schedule_at(state, deadline_after(delay, where));
 }
 
 template <class F, class A, class... Args>

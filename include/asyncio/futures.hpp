@@ -9,6 +9,13 @@
 // and to that loop's thread. Once it is done it never changes, and awaiting it does not suspend.
 // One that is destroyed with an exception which nobody looked at is reported to the exception
 // handler. (asyncio.Future)
+//
+// Another thread may set it only through the loop, and a handle is not copied there: it moves
+// along.
+//
+//     std::thread([future = std::move(future), &loop]() mutable {
+//         loop.call_soon_threadsafe([future = std::move(future)] { future.set_result(42); });
+//     });
 #pragma once
 
 #include <asyncio/coroutine.hpp>
@@ -73,7 +80,10 @@ template <class T> class FutureState : public WithValue<T, FutureBase> {
 
     template <class... Args> void set_result(Args&&... arguments) {
         this->throw_if_done();
-        if constexpr (!std::is_void_v<T>) this->make_value(std::forward<Args>(arguments)...);
+        if constexpr (!std::is_void_v<T>) {
+            typename FutureBase::BeingSet being_set(*this); // making the value may call back
+            this->make_value(std::forward<Args>(arguments)...);
+        }
         this->finish_with_value();
     }
 };
@@ -138,10 +148,11 @@ class ASYNCIO_API DoneCallbackBase : public FutureWaiter, public Pooled {
     void run() override;
     DoneCallbackBase* as_done_callback() noexcept override { return this; }
 
-    virtual bool equals(const void* type, const void* function) const noexcept = 0;
+    virtual bool equals(const void* type, const void* function) const = 0;
 
     static DoneCallbackId attach(DoneCallbackBase* callback);
     static std::size_t remove(FutureBase& future, DoneCallbackId id);
+    static std::size_t remove_equal(FutureBase& future, const void* type, const void* function);
     template <class Predicate>
     static std::size_t remove_if(FutureBase& future, Predicate predicate) {
         // Destroyed only when the list has been gone through: a callable's destructor may do
@@ -172,8 +183,6 @@ class ASYNCIO_API DoneCallbackBase : public FutureWaiter, public Pooled {
     FutureBase* future_;
 
   private:
-    static std::uint64_t& last_serial() noexcept;
-
     ContextRef context_;
     std::uint64_t serial_;
 };
@@ -187,7 +196,7 @@ template <class F, class HandleType> class DoneCallback final : public DoneCallb
     DoneCallback(FutureBase& future, G&& function)
         : DoneCallbackBase(future), function_(std::forward<G>(function)) {}
 
-    bool equals(const void* type, const void* function) const noexcept override {
+    bool equals(const void* type, const void* function) const override {
         if constexpr (std::equality_comparable<F>) {
             return type == &callback_type<F> && *static_cast<const F*>(function) == function_;
         } else {
@@ -270,10 +279,8 @@ class ASYNCIO_API AnyFuture {
         requires std::equality_comparable<std::decay_t<F>>
     std::size_t remove_done_callback(const F& function) const {
         const std::decay_t<F> wanted = function;
-        return detail::DoneCallbackBase::remove_if(
-            state(), [&](detail::DoneCallbackBase& callback) {
-                return callback.equals(&detail::callback_type<std::decay_t<F>>, &wanted);
-            });
+        return detail::DoneCallbackBase::remove_equal(
+            state(), &detail::callback_type<std::decay_t<F>>, &wanted);
     }
 
     detail::FutureAwaiter<void, false> operator co_await() const {

@@ -98,6 +98,7 @@ class ASYNCIO_API GatherBase {
     FutureBase* outer_;
     bool return_exceptions_;
     bool cancel_requested_ = false;
+    bool cancelling_ = false;
     std::size_t unfinished_ = 0;
     std::string cancel_message_;
 };

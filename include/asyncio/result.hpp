@@ -8,6 +8,7 @@
 #include <asyncio/exceptions.hpp>
 
 #include <exception>
+#include <memory>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -79,7 +80,7 @@ template <class T> class [[nodiscard]] Result {
     Result(U&& value) : value_(std::in_place, std::forward<U>(value)) {}
     template <class U = T>
         requires std::is_lvalue_reference_v<U>
-    Result(std::remove_reference_t<U>& value) : value_(std::in_place, &value) {}
+    Result(std::remove_reference_t<U>& value) : value_(std::in_place, std::addressof(value)) {}
     // With an exception, which must not be null.
     explicit Result(std::exception_ptr exception) noexcept : exception_(std::move(exception)) {}
 

@@ -77,6 +77,9 @@ T run_until_complete(EventLoop& loop, Coro<T> coroutine,
     return detail::result_of(std::move(task));
 }
 template <class T> T run_until_complete(EventLoop& loop, const Future<T>& future) {
+    static_assert(
+        std::is_void_v<T> || std::is_reference_v<T> || detail::is_copyable<T>,
+        "this result cannot be copied: pass the coroutine itself to run_until_complete()");
     detail::run_until_done(loop, future.state());
     future.state().throw_unless_value();
     return detail::give_value<T, false>(future.state());
@@ -98,8 +101,8 @@ T run(Coro<T> coroutine, const RunOptions& options = {},
 
 // Any other awaitable.
 template <detail::TaskableAwaitable A>
-auto run(A awaitable, const RunOptions& options = {},
-         std::source_location created = std::source_location::current()) {
+decltype(auto) run(A awaitable, const RunOptions& options = {},
+                   std::source_location created = std::source_location::current()) {
     return run(detail::await_it(std::move(awaitable)), options, created);
 }
 
@@ -108,7 +111,7 @@ auto run(A awaitable, const RunOptions& options = {},
 // something to await.
 template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
-auto run(const RunOptions& options, F&& function, Args&&... arguments) {
+decltype(auto) run(const RunOptions& options, F&& function, Args&&... arguments) {
     detail::RunScope scope(options);
     auto task = detail::create_bound_task(scope.loop(), std::forward<F>(function),
                                           std::forward<Args>(arguments)...);
@@ -117,7 +120,7 @@ auto run(const RunOptions& options, F&& function, Args&&... arguments) {
 }
 template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
-auto run(F&& function, Args&&... arguments) {
+decltype(auto) run(F&& function, Args&&... arguments) {
     return run(RunOptions(), std::forward<F>(function), std::forward<Args>(arguments)...);
 }
 

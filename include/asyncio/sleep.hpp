@@ -71,7 +71,7 @@ class ASYNCIO_API SleepTimer : public Timer {
     void begin(std::coroutine_handle<> frame) noexcept {
         EventLoop& loop = task_->loop();
         const std::int64_t now_ns = loop.clock().now_ns();
-        when_ns = when_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + when_ns;
+        if (__builtin_add_overflow(now_ns, when_ns, &when_ns)) when_ns = INT64_MAX;
         loop.core().timers.arm(*this);
         task_->suspend(frame, *this);
     }

@@ -169,6 +169,8 @@ namespace detail {
 // create_task, with the place where it stands; with a null one, where the coroutine's function
 // stands.
 template <class T> Task<T> make_task(EventLoop& loop, Coro<T>& coroutine, Location created) {
+    if (loop.is_closed()) coroutine.close();
+    loop.throw_if_closed();
     return Task<T>::of(*new TaskState<T>(loop, coroutine.take(), created));
 }
 
@@ -189,8 +191,6 @@ auto create_bound_task(EventLoop& loop, F&& function, Args&&... arguments) {
 template <class T>
 Task<T> create_task(EventLoop& loop, Coro<T> coroutine,
                     std::source_location created = std::source_location::current()) {
-    if (loop.is_closed()) coroutine.close();
-    loop.throw_if_closed();
     return detail::make_task(loop, coroutine, created);
 }
 

@@ -40,20 +40,21 @@ struct Pooled {
 };
 
 // Base of promises. GCC's frames need an alignment of 16 only if their size is a multiple of it;
-// Clang's always may.
-struct PooledFrame {
-#if defined(__clang__)
+// Clang's always may. The number tells the two apart for the linker.
+template <std::size_t Rounding> struct PooledFrameBy {
     static constexpr std::size_t round_up(std::size_t size) {
-        return (size + 15) & ~std::size_t{15};
+        return (size + Rounding - 1) / Rounding * Rounding;
     }
-#else
-    static constexpr std::size_t round_up(std::size_t size) { return size; }
-#endif
     static void* operator new(std::size_t size) { return pool_allocate(round_up(size)); }
     static void operator delete(void* block, std::size_t size) noexcept {
         pool_deallocate(block, round_up(size));
     }
 };
+#if defined(__clang__)
+using PooledFrame = PooledFrameBy<16>;
+#else
+using PooledFrame = PooledFrameBy<1>;
+#endif
 
 } // namespace detail
 ASYNCIO_END_NAMESPACE

@@ -110,6 +110,13 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
     // "<Future pending>", for reports.
     virtual std::string describe() const;
 
+    // While one lives, a value is being made, by code that may call back: nothing else may be set.
+    struct BeingSet {
+        FutureBase& future;
+        explicit BeingSet(FutureBase& f) noexcept : future(f) { future.flags_ |= being_set_flag; }
+        ~BeingSet() { future.flags_ &= static_cast<std::uint16_t>(~being_set_flag); }
+    };
+
   protected:
     static constexpr std::uint16_t state_mask = 3;
     static constexpr std::uint16_t task_flag = 1 << 2;
@@ -129,6 +136,7 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
     static constexpr std::uint16_t details_flag = 1 << 12; // identity_ points to TaskDetails
     static constexpr std::uint16_t awaits_flag = 1 << 13;  // waiting_for_ is a TaskWaiter
     static constexpr std::uint16_t mark_flag = 1 << 14;    // on the chain that cancel() follows
+    static constexpr std::uint16_t being_set_flag = 1 << 15;
 
     explicit FutureBase(EventLoop& loop, std::uint16_t flags = 0) noexcept
         : flags_(flags), loop_(&loop) {

@@ -28,7 +28,11 @@ template <class T> consteval bool is_closure() {
     std::string_view name = __PRETTY_FUNCTION__;
     if (!name.ends_with(">]")) return false;
     name.remove_suffix(1);
-    // From behind, since what stands before may have brackets without a partner: "X::operator<".
+    // Names of operators and of characters have brackets without a partner: then rather refuse.
+    if (name.find("operator<") != name.npos || name.find("operator>") != name.npos ||
+        name.find('\'') != name.npos) {
+        return name.find("<lambda") != name.npos;
+    }
     int depth = 0;
     for (std::size_t i = name.size(); i-- > 0;) {
         const char c = name[i];
