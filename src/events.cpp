@@ -225,8 +225,10 @@ void CloseLoop::operator()(EventLoop* loop) const noexcept {
     }
     // Futures and handles may keep the loop, and the handler may keep them, or refer to what ends
     // with the owner.
+    // NOLINTBEGIN(clang-analyzer-cplusplus.NewDelete): the owner's reference is still there
     loop->set_exception_handler(nullptr);
     loop->release();
+    // NOLINTEND(clang-analyzer-cplusplus.NewDelete)
 }
 
 } // namespace detail

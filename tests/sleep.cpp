@@ -217,6 +217,16 @@ TEST(Sleep, as_a_result_gives_a_cancel_without_throwing) {
     asyncio::run(main(), RunOptions().clock(clock));
 }
 
+TEST(Sleep, takes_a_delay_that_is_handed_on) {
+    VirtualClock clock;
+    const auto body = [](VirtualClock& c, asyncio::Delay delay) -> asyncio::Coro<> {
+        const std::int64_t begin = c.now_ns();
+        co_await asyncio::sleep(delay);
+        EXPECT_EQ(c.now_ns() - begin, 2'000'000'000);
+    };
+    asyncio::run(body(clock, 2), asyncio::RunOptions().clock(clock));
+}
+
 TEST(Sleep, is_destroyed_with_its_loop) {
     VirtualClock clock;
     auto loop = asyncio::new_event_loop(asyncio::LoopOptions().clock(clock));

@@ -319,7 +319,8 @@ class ASYNCIO_API EventLoop {
     // Writes one block to standard error. (loop.default_exception_handler)
     static void default_exception_handler(const ExceptionContext& context) noexcept;
 
-    // (loop.get_debug, loop.set_debug)
+    // A flag for you to read: nothing in the library looks at it yet. (loop.get_debug,
+    // loop.set_debug)
     bool get_debug() const noexcept { return debug_; }
     void set_debug(bool on) noexcept { debug_ = on; }
 

@@ -31,7 +31,8 @@ class ASYNCIO_API CancelledError final {
     std::runtime_error text_; // a string whose copies cannot throw
 };
 
-// Control-C. Leaves run() and run_forever() at once. (KeyboardInterrupt)
+// Thrown by a callback or a task, it leaves run() and run_forever() at once. The library itself
+// leaves SIGINT alone so far: Control-C ends the process. (KeyboardInterrupt)
 class ASYNCIO_API KeyboardInterrupt final {
   public:
     KeyboardInterrupt() noexcept;

@@ -131,6 +131,9 @@ template <class Rep, class Period>
 sleep(std::chrono::duration<Rep, Period> delay) {
     return static_cast<detail::SleepFor>(Delay(delay).nanoseconds());
 }
+[[nodiscard("nobody sleeps until it is awaited")]] inline detail::SleepFor sleep(Delay delay) {
+    return static_cast<detail::SleepFor>(delay.nanoseconds());
+}
 template <class Seconds>
     requires std::integral<Seconds> || std::floating_point<Seconds>
 [[nodiscard("nobody sleeps until it is awaited")]] detail::SleepFor sleep(Seconds delay) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A compiler bug that every function which may stand in an awaited expression must round.
+// A compiler bug that every function which may stand in an awaited expression must get round.
 //
 // GCC 12 destroys a temporary closure or aggregate twice if it owns something and stands in one
 // full expression with a co_await; GCC 13.3, GCC 14 and Clang are right. What can see such a
