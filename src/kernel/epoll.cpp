@@ -69,6 +69,7 @@ class EpollBackend final : public Backend {
     void wait(std::int64_t timeout_ns, detail::ReadyQueue& ready) override {
         epoll_event events[256];
         const int count = wait_for_events(timeout_ns, events);
+        if (count == 0) return;
         if (count < 0) {
             if (errno == EINTR) return;
             fail(errno, "epoll_wait");
@@ -119,8 +120,8 @@ class EpollBackend final : public Backend {
             if (count >= 0 || (errno != ENOSYS && errno != EPERM)) return count;
             has_pwait2_ = false;
         }
-        int timeout_ms = -1;
-        if (timeout_ns >= 0) {
+        int timeout_ms = timeout_ns < 0 ? -1 : 0;
+        if (timeout_ns > 0) { // a turn that only looks is spared the divisions
             constexpr std::int64_t most = 86'400'000; // a day; the loop comes round again
             const std::int64_t rounded =
                 timeout_ns / 1'000'000 + (timeout_ns % 1'000'000 != 0 ? 1 : 0);
