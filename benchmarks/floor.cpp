@@ -462,7 +462,7 @@ bare::Coro first_callback() {
     bench::report_first_callback();
     co_return;
 }
-Measurement start() { return bench::start_of_process("asyncio_bench_floor", "--first-callback"); }
+Measurement start() { return bench::start_of_process({"asyncio_bench_floor", "--first-callback"}); }
 
 constexpr bench::Row rows[] = {
     {"bytes_task", bytes_task},

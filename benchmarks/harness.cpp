@@ -106,6 +106,17 @@ int run_program(int argc, char** argv, std::string_view side, std::span<const Ro
             std::printf("%.*s\n", static_cast<int>(row.name.size()), row.name.data());
         return 0;
     }
+    if (argc > 3 && std::string_view(argv[1]) == "--start") {
+        running_side = argv[2];
+        running_row = "start";
+        try {
+            print(start_of_process(std::vector<std::string>(argv + 3, argv + argc)));
+            return 0;
+        } catch (const std::exception& error) {
+            std::fprintf(stderr, "%s\n", error.what());
+            return 1;
+        }
+    }
     for (const Row& row : rows) {
         if (argc < 2 || row.name != argv[1]) continue;
         running_row = row.name;
@@ -166,9 +177,12 @@ IdleSocket::~IdleSocket() {
     close(ends_[1]);
 }
 
-Measurement start_of_process(const std::string& program, const char* argument) {
-    const std::string path =
-        program.find('/') == std::string::npos ? own_directory() + program : program;
+Measurement start_of_process(std::vector<std::string> command) {
+    if (command[0].find('/') == std::string::npos) command[0].insert(0, own_directory());
+    const std::string& path = command[0];
+    std::vector<char*> arguments;
+    for (std::string& word : command) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
     std::vector<double> raw;
     for (int i = 0; i < 21; ++i) {
         int ends[2];
@@ -176,12 +190,10 @@ Measurement start_of_process(const std::string& program, const char* argument) {
         posix_spawn_file_actions_t actions;
         posix_spawn_file_actions_init(&actions);
         posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-        std::string name = path;
-        std::string first = argument;
-        char* arguments[] = {name.data(), first.data(), nullptr};
         pid_t child = 0;
         const std::int64_t began = monotonic_ns();
-        const int failed = posix_spawn(&child, path.c_str(), &actions, nullptr, arguments, environ);
+        const int failed =
+            posix_spawn(&child, path.c_str(), &actions, nullptr, arguments.data(), environ);
         posix_spawn_file_actions_destroy(&actions);
         close(ends[1]);
         std::int64_t reached = 0;

@@ -37,7 +37,7 @@ struct Row {
 };
 
 // Runs the row that the command line names. `--list` prints the names, `--quick` makes `scaled`
-// divide by ten.
+// divide by ten. `--start SIDE COMMAND...` measures the row `start` of any program.
 int run_program(int argc, char** argv, std::string_view side, std::span<const Row> rows);
 
 // Prints the line of the row that is running and leaves at once, without destructors: for a row
@@ -87,7 +87,7 @@ class IdleSocket {
 
 // Milliseconds from the start of a process to the moment that it reports with
 // `report_first_callback`. A program without a slash is looked for beside this one.
-Measurement start_of_process(const std::string& program, const char* argument);
+Measurement start_of_process(std::vector<std::string> command);
 void report_first_callback();
 
 double median(std::vector<double> values);

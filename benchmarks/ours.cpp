@@ -363,7 +363,7 @@ Measurement threadsafe_burst_writes() {
 
 // ---- Start
 
-Measurement start() { return bench::start_of_process("asyncio_bench_start", ""); }
+Measurement start() { return bench::start_of_process({"asyncio_bench_start"}); }
 
 constexpr bench::Row rows[] = {
     {"bytes_task", bytes_task},

@@ -5,6 +5,7 @@
 include(CMakePackageConfigHelpers)
 
 install(DIRECTORY include/asyncio TYPE INCLUDE FILES_MATCHING PATTERN "*.hpp")
+install(FILES tools/gdb/asyncio.py DESTINATION ${CMAKE_INSTALL_DATADIR}/asyncio/gdb)
 install(TARGETS asyncio_shared asyncio_static EXPORT asyncio)
 
 set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/asyncio)

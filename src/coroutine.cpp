@@ -53,7 +53,7 @@ void ForeignWait::resumed() noexcept { task_->loop().enter_from_any_thread(*this
 void report_never_awaited(PromiseBase& promise) noexcept {
     EventLoop::report(get_running_loop_or_null(), [&promise] {
         return ExceptionContext{
-            .message = std::string("coroutine '") + promise.where.get().function_name() +
+            .message = "coroutine '" + promise.where.function() +
                        "' was never awaited: co_await it, pass it to create_task() or gather(), or "
                        "close() it",
             .details = {{"defined", promise.where.text()}},

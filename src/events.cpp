@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
+#include <asyncio/detail/location.hpp>
 #include <asyncio/events.hpp>
+#include <asyncio/exception_groups.hpp>
+
+#include "guarded.hpp"
 
 #include <cstdio>
 #include <cstdlib>
-#include <cxxabi.h>
+#include <pthread.h>
 #include <unordered_map>
 
 ASYNCIO_BEGIN_NAMESPACE
@@ -12,13 +16,13 @@ namespace {
 constinit thread_local EventLoop* running_loop = nullptr;
 // Emptied when the thread ends, never destroyed: destructors of static objects come later.
 union Undestroyed {
-    detail::ContextRef context{};
+    detail::OwnContext context{};
     ~Undestroyed() {} // NOLINT
 };
 constinit thread_local Undestroyed outside_of_loops;
 struct EmptyAtThreadExit {
     bool armed = false;
-    ~EmptyAtThreadExit() { outside_of_loops.context = detail::ContextRef(); }
+    ~EmptyAtThreadExit() { outside_of_loops.context.variables = detail::ContextRef(); }
 };
 thread_local EmptyAtThreadExit empty_at_thread_exit;
 
@@ -26,47 +30,43 @@ thread_local EmptyAtThreadExit empty_at_thread_exit;
 std::string describe(const char* kind, std::source_location where) {
     std::string text = std::string("<") + kind;
     if (where.line() != 0) {
-        text +=
-            std::string(" created at ") + where.file_name() + ":" + std::to_string(where.line());
+        text += " created at " + detail::Location(where).text();
     }
     return text + ">";
 }
 
-std::string describe(const std::exception_ptr& exception) {
-    std::string type = "unknown type";
-    if (const std::type_info* info = exception.__cxa_exception_type()) {
-        int status = 0;
-        char* name = abi::__cxa_demangle(info->name(), nullptr, nullptr, &status);
-        type = status == 0 && name != nullptr ? name : info->name();
-        std::free(name);
-    }
+// See LoopOptions::backend.
+std::unique_ptr<Backend> make_backend(std::string name, const SystemCalls& calls) {
+    const char* variable = name.empty() ? std::getenv("ASYNCIO_BACKEND") : nullptr;
+    if (variable != nullptr) name = variable;
+    if (name.empty() || name == "auto" || name == "epoll") return make_epoll_backend(calls);
+    throw ValueError("there is no backend '" + name + "'" +
+                     (variable != nullptr ? ", which the variable ASYNCIO_BACKEND names" : "") +
+                     ": choose epoll, or auto for the best that this machine has");
+}
+
+// What std::throw_with_nested has put into it; null if it has not.
+std::exception_ptr cause_of(const std::exception_ptr& exception) {
     try {
         std::rethrow_exception(exception);
-    } catch (const std::exception& error) {
-        const char* what = error.what();
-        return type + ": " + (what != nullptr ? what : "");
-    } catch (const CancelledError& error) {
-        return type + ": " + error.message();
+    } catch (const std::nested_exception& nested) {
+        return nested.nested_ptr();
     } catch (...) {
-        return type;
+        return nullptr;
     }
 }
 
-// Makes `context` the loop's current one, and puts the former back.
-class ContextScope {
-  public:
-    ContextScope(detail::LoopCore& core, detail::ContextRef& context) noexcept
-        : core_(core), outer_(std::move(core.context)) {
-        core_.context = context;
+// "  key: text". Text of several lines begins on one of its own.
+void append_entry(std::string& block, const std::string& key, const std::string& text) {
+    block += "  " + key + ":";
+    const bool several = text.find('\n') != std::string::npos;
+    block += several ? "\n    " : " ";
+    for (const char c : text) {
+        block += c;
+        if (c == '\n') block += "    ";
     }
-    ~ContextScope() { core_.context = std::move(outer_); }
-    ContextScope(const ContextScope&) = delete;
-    ContextScope& operator=(const ContextScope&) = delete;
-
-  private:
-    detail::LoopCore& core_;
-    detail::ContextRef outer_;
-};
+    block += '\n';
+}
 
 } // namespace
 
@@ -83,36 +83,37 @@ ASYNCIO_NOINLINE EventLoop& get_running_loop() {
 
 namespace detail {
 
+LoopExtra::~LoopExtra() = default;
 ContextMap::~ContextMap() = default;
+ContextBox::~ContextBox() = default;
 
 ASYNCIO_NOINLINE ContextRef& current_context() noexcept {
     if (running_loop != nullptr) return running_loop->core().context;
+    return context_of_thread().variables;
+}
+
+ASYNCIO_NOINLINE OwnContext& context_of_thread() noexcept {
     empty_at_thread_exit.armed = true;
     return outside_of_loops.context;
 }
 
 HandleState::HandleState(EventLoop& loop, std::source_location where) noexcept
-    : loop_(&loop), context_(context_for(loop)), where_(where) {
+    : loop_(&loop), context_{context_for(loop)}, where_(where) {
     loop.retain();
 }
 
 HandleState::~HandleState() { loop_->release(); }
 
 void HandleState::invoke_guarded() {
-    const ContextScope scope(loop_->core(), context_);
-    try {
-        invoke();
-    } catch (const KeyboardInterrupt&) {
-        throw;
-    } catch (const SystemExit&) {
-        throw;
-    } catch (...) {
-        loop_->call_exception_handler({
-            .message = "Exception in callback",
-            .exception = std::current_exception(),
-            .details = {{"handle", describe("Handle", where_)}},
+    call_guarded(
+        *loop_, context_, [this] { invoke(); },
+        [this] {
+            return ExceptionContext{
+                .message = "Exception in callback",
+                .exception = std::current_exception(),
+                .details = {{"handle", describe("Handle", where_)}},
+            };
         });
-    }
 }
 
 // Gives back the reference of the queue.
@@ -131,6 +132,12 @@ void HandleState::run() {
     if (cancelled_) return;
     executing_ = true;
     invoke_guarded();
+}
+
+void HandleState::run_in_debug() {
+    const Handle keep(this);
+    loop_->run_watched([this] { run(); },
+                       [this] { return ExceptionContext{.message = describe("Handle", where_)}; });
 }
 
 void HandleState::discard() noexcept {
@@ -155,7 +162,7 @@ CancelOutcome HandleState::try_cancel() noexcept {
 }
 
 ThreadSafeState::ThreadSafeState(EventLoop& loop, std::source_location where) noexcept
-    : loop_(&loop), context_(current_context()), where_(where) {}
+    : loop_(&loop), context_{current_context().variables()}, where_(where) {}
 
 ThreadSafeState::~ThreadSafeState() = default;
 
@@ -175,20 +182,23 @@ void ThreadSafeState::run() {
     const Release at_end{this};
     int expected = waiting;
     if (!stage_.compare_exchange_strong(expected, running, std::memory_order_acq_rel)) return;
-    const ContextScope scope(loop_->core(), context_);
-    try {
-        invoke();
-    } catch (const KeyboardInterrupt&) {
-        throw;
-    } catch (const SystemExit&) {
-        throw;
-    } catch (...) {
-        loop_->call_exception_handler({
-            .message = "Exception in callback",
-            .exception = std::current_exception(),
-            .details = {{"handle", describe("ThreadSafeHandle", where_)}},
+    call_guarded(
+        *loop_, context_, [this] { invoke(); },
+        [this] {
+            return ExceptionContext{
+                .message = "Exception in callback",
+                .exception = std::current_exception(),
+                .details = {{"handle", describe("ThreadSafeHandle", where_)}},
+            };
         });
-    }
+}
+
+void ThreadSafeState::run_in_debug() {
+    retain();
+    const ThreadSafeHandle keep(this);
+    loop_->run_watched(
+        [this] { run(); },
+        [this] { return ExceptionContext{.message = describe("ThreadSafeHandle", where_)}; });
 }
 
 void ThreadSafeState::discard() noexcept {
@@ -260,23 +270,70 @@ struct EventLoop::Descriptors {
     std::unordered_map<int, Pair> by_number;
 };
 
+// Permutes what is ready, but for the order among callbacks.
+struct EventLoop::Shuffle {
+    // SplitMix64.
+    std::uint64_t state;
+    std::vector<detail::Runnable*> batch;
+    std::vector<detail::Runnable*> callbacks;
+    // An exception has left a turn before its end. What is left of it must run before what it has
+    // made ready: a sleep that is due, for one, before the step of its task that was cancelled.
+    bool interrupted = false;
+
+    explicit Shuffle(std::uint64_t seed) noexcept : state(seed) {}
+
+    // At least 0 and less than `bound`.
+    std::size_t draw(std::size_t bound) noexcept {
+        __extension__ using Wide = unsigned __int128;
+        std::uint64_t z = (state += 0x9e3779b97f4a7c15);
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+        z ^= z >> 31;
+        return static_cast<std::size_t>((Wide{z} * bound) >> 64);
+    }
+
+    void permute(detail::ReadyQueue& ready) {
+        batch.clear();
+        callbacks.clear();
+        for (detail::Runnable* node = ready.first();; node = node->next_link) {
+            batch.push_back(node);
+            if (node->keeps_order()) callbacks.push_back(node);
+            if (node == ready.last()) break;
+        }
+        for (std::size_t i = batch.size(); i > 1; --i) std::swap(batch[i - 1], batch[draw(i)]);
+        ready = detail::ReadyQueue();
+        auto next_callback = callbacks.begin();
+        for (detail::Runnable* node : batch) {
+            ready.push(node->keeps_order() ? **next_callback++ : *node);
+        }
+    }
+};
+
 EventLoopOwner new_event_loop(const LoopOptions& options) {
+    // A forked child has a copy of the loop, and is not run by it.
+    static const int child_runs_none =
+        ::pthread_atfork(nullptr, nullptr, [] { running_loop = nullptr; });
+    static_cast<void>(child_runs_none);
     return EventLoopOwner(new EventLoop(options));
 }
 
 EventLoop::EventLoop(const LoopOptions& options)
     : clock_(options.clock_),
-      backend_(
-          make_epoll_backend(options.calls_ != nullptr ? *options.calls_ : SystemCalls::real())),
+      backend_(make_backend(options.backend_,
+                            options.calls_ != nullptr ? *options.calls_ : SystemCalls::real())),
       descriptors_(std::make_unique<Descriptors>()) {
     if (clock_ == nullptr) {
         own_clock_ = std::make_unique<MonotonicClock>();
         clock_ = own_clock_.get();
     }
     if (options.debug_ >= 0) {
-        debug_ = options.debug_ == 1;
+        set_debug(options.debug_ == 1);
     } else if (const char* text = std::getenv("ASYNCIO_DEBUG")) {
-        debug_ = *text != '\0' && std::string(text) != "0";
+        set_debug(*text != '\0' && std::string(text) != "0");
+    }
+    if (options.shuffled_) {
+        shuffle_ = std::make_unique<Shuffle>(options.seed_);
+        turn_flags_ |= shuffle_flag;
     }
 }
 
@@ -285,6 +342,24 @@ EventLoop::~EventLoop() = default;
 void EventLoop::throw_closed() {
     throw RuntimeError(
         "Event loop is closed: it takes no more callbacks; make another with new_event_loop()");
+}
+
+void EventLoop::set_debug(bool on) noexcept {
+    turn_flags_ =
+        static_cast<std::uint8_t>(on ? turn_flags_ | debug_flag : turn_flags_ & ~debug_flag);
+    guarded_ = closed_ || on;
+}
+
+void EventLoop::throw_if_elsewhere() const {
+    if (running_loop == this || !occupied_.load(std::memory_order_relaxed)) return;
+    throw RuntimeError("Non-thread-safe operation invoked on an event loop other than the current "
+                       "one: use call_soon_threadsafe()");
+}
+
+std::string EventLoop::slow_message(const std::string& what, std::int64_t took_ns) {
+    char text[40];
+    std::snprintf(text, sizeof text, " took %.3f seconds", static_cast<double>(took_ns) / 1e9);
+    return "Executing " + what + text;
 }
 
 void EventLoop::throw_if_cannot_run() const {
@@ -303,28 +378,58 @@ void EventLoop::run_forever() {
         explicit Running(EventLoop& l) : loop(l) {
             loop.retain();
             loop.running_ = true;
+            loop.occupied_.store(true, std::memory_order_relaxed);
             running_loop = &loop;
+            loop.living_.thread = __builtin_thread_pointer();
         }
         ~Running() {
             running_loop = nullptr;
+            loop.living_.thread = nullptr;
             loop.running_ = false;
-            loop.stopping_ = false;
+            loop.occupied_.store(false, std::memory_order_relaxed);
+            loop.turn_flags_ &= static_cast<std::uint8_t>(~stop_flag);
             loop.release();
         }
     };
     const Running running(*this);
     do {
-        run_once();
-    } while (!stopping_);
+        if ((turn_flags_ & (debug_flag | shuffle_flag)) != 0) {
+            run_watched_turn();
+        } else {
+            do {
+                run_once<true>();
+            } while (turn_flags_ == 0);
+        }
+    } while ((turn_flags_ & stop_flag) == 0);
+}
+
+ASYNCIO_NOINLINE void EventLoop::run_watched_turn() { run_once<false>(); }
+
+// In debug mode, or shuffled.
+void EventLoop::run_ready_watched() {
+    if (shuffle_ != nullptr && !std::exchange(shuffle_->interrupted, true))
+        shuffle_->permute(core_.ready);
+    const bool debug = get_debug();
+    for (const detail::Runnable* last = core_.ready.last();;) {
+        detail::Runnable& next = core_.ready.pop();
+        const bool is_last = &next == last;
+        if (debug) {
+            next.run_in_debug();
+        } else {
+            next.run();
+        }
+        if (is_last) break;
+    }
+    if (shuffle_ != nullptr) shuffle_->interrupted = false;
 }
 
 // One turn. See the head of events.hpp for the order, which is CPython's.
-void EventLoop::run_once() {
-    if (!core_.ready.empty() || stopping_) {
+template <bool Plain> ASYNCIO_ALWAYS_INLINE inline void EventLoop::run_once() {
+    if (!core_.ready.empty() || (turn_flags_ & stop_flag) != 0) {
         // While no descriptor is watched, a poll could find nothing, and is left out.
         if (backend_->watches_any()) {
             detail::ReadyQueue from_kernel;
-            backend_->wait(0, from_kernel);
+            backend_->poll(from_kernel);
             if (!door_.empty()) door_.take_all(core_.ready);
             core_.ready.append(from_kernel);
         } else if (!door_.empty()) {
@@ -345,6 +450,10 @@ void EventLoop::run_once() {
     }
 
     if (core_.ready.empty()) return;
+    if constexpr (!Plain) {
+        run_ready_watched();
+        return;
+    }
     for (const detail::Runnable* last = core_.ready.last();;) {
         detail::Runnable& next = core_.ready.pop();
         const bool is_last = &next == last;
@@ -370,8 +479,7 @@ void EventLoop::wait_for_work() {
             const bool block = timer == nullptr && door_.try_fall_asleep();
             backend_->wait(block ? Backend::no_timeout : 0, from_kernel);
         } else if (timer == nullptr && door_.empty()) {
-            throw RuntimeError("deadlock: nothing is ready and no timer is armed, so that virtual "
-                               "time could never advance");
+            throw_deadlock();
         }
         if (timer != nullptr && from_kernel.empty() && door_.empty()) {
             clock_->jump_to(timer->when_ns);
@@ -384,6 +492,14 @@ void EventLoop::wait_for_work() {
     core_.ready.append(from_kernel);
 }
 
+void EventLoop::throw_deadlock() const {
+    std::string text = "deadlock: nothing is ready and no timer is armed, so that virtual time "
+                       "could never advance";
+    if (core_.tasks != nullptr)
+        text += "; these tasks wait for what can never come:" + core_.tasks->describe_tasks();
+    throw DeadlockError(text);
+}
+
 void EventLoop::drop_ready() noexcept {
     while (!core_.ready.empty()) core_.ready.pop().discard();
 }
@@ -392,6 +508,7 @@ void EventLoop::close() {
     if (running_) throw RuntimeError("Cannot close a running event loop: stop() it first");
     if (closed_) return;
     closed_ = true;
+    guarded_ = true;
     // What is dropped below may own the loop.
     struct Keep {
         EventLoop& loop;
@@ -408,6 +525,10 @@ void EventLoop::close() {
         drop_ready();
     }
     while (!core_.timers.empty()) core_.timers.pop().discard();
+    for (auto& step : core_.shutdown_steps) step.reset();
+    // May hold futures, which hold the loop.
+    core_.task_factory.reset();
+    core_.context = detail::ContextRef();
     const auto watched = std::exchange(descriptors_->by_number, {});
     for (const auto& [descriptor, callbacks] : watched) { // the kernel forgets them with the epoll
         Descriptors::Callback::retire(callbacks.reader.state);
@@ -434,22 +555,31 @@ TimerHandle EventLoop::schedule_at(detail::HandleState* state, std::int64_t when
     return handle;
 }
 
-std::int64_t EventLoop::deadline_after(Delay delay, std::source_location where) {
+TimerHandle EventLoop::schedule_later(detail::HandleState* state, Delay delay) {
+    const TimerHandle keep(state); // and with it the loop: the report may destroy its owner
     const std::int64_t now_ns = clock_->now_ns();
     const std::int64_t delay_ns = delay.nanoseconds();
     if (delay_ns < 0) [[unlikely]] {
         call_exception_handler({
             .message = "call_later() got a negative delay, " + std::to_string(delay_ns) +
                        " ns: the callback runs as soon as possible; pass 0, or use call_soon()",
-            .details = {{"handle", describe("TimerHandle", where)}},
+            .details = {{"handle", describe("TimerHandle", state->where_)}},
         });
-        throw_if_closed(); // by the handler
     }
     std::int64_t when_ns = 0;
     if (__builtin_add_overflow(now_ns, delay_ns, &when_ns)) {
-        return delay_ns < 0 ? INT64_MIN : INT64_MAX;
+        when_ns = delay_ns < 0 ? INT64_MIN : INT64_MAX;
     }
-    return when_ns;
+    return schedule_at(state, when_ns);
+}
+
+ThreadSafeHandle EventLoop::schedule_threadsafe(detail::ThreadSafeState* state) {
+    ThreadSafeHandle handle(state);
+    if (!enter_from_any_thread(*state)) {
+        state->release();
+        throw_closed();
+    }
+    return handle;
 }
 
 bool EventLoop::enter_from_any_thread(detail::Runnable& node) noexcept {
@@ -458,6 +588,10 @@ bool EventLoop::enter_from_any_thread(detail::Runnable& node) noexcept {
         core_.ready.push(node);
         return true;
     }
+    return enter_from_signal_handler(node);
+}
+
+bool EventLoop::enter_from_signal_handler(detail::Runnable& node) noexcept {
     switch (door_.enter(node)) {
     case detail::ThreadDoor::Entered::loop_awake:
         return true;
@@ -522,16 +656,22 @@ void EventLoop::call_exception_handler(const ExceptionContext& context) {
     } catch (const SystemExit&) {
         throw;
     } catch (...) {
-        ExceptionContext failure = {
-            .message = "Unhandled error in exception handler",
-            .exception = std::current_exception(),
-            .details = {{"while handling", context.message}},
-        };
-        failure.details.insert(failure.details.end(), context.details.begin(),
-                               context.details.end());
-        if (context.exception != nullptr)
-            failure.details.push_back({"of the exception", describe(context.exception)});
-        default_exception_handler(failure);
+        const std::exception_ptr thrown = std::current_exception();
+        try {
+            ExceptionContext failure = {
+                .message = "Unhandled error in exception handler",
+                .exception = thrown,
+                .details = {{"while handling", context.message}},
+            };
+            failure.details.insert(failure.details.end(), context.details.begin(),
+                                   context.details.end());
+            if (context.exception != nullptr)
+                failure.details.push_back(
+                    {"of the exception", detail::describe_exception(context.exception)});
+            default_exception_handler(failure);
+        } catch (...) { // no memory
+            report_failed();
+        }
     }
 }
 
@@ -545,10 +685,14 @@ void EventLoop::default_exception_handler(const ExceptionContext& context) noexc
     try {
         std::string text = "asyncio: " + context.message + "\n";
         for (const ExceptionContext::Detail& detail : context.details) {
-            text += "  " + detail.key + ": " + detail.text + "\n";
+            append_entry(text, detail.key, detail.text);
         }
-        if (context.exception != nullptr)
-            text += "  exception: " + describe(context.exception) + "\n";
+        const char* key = "exception";
+        for (std::exception_ptr exception = context.exception; exception != nullptr;
+             exception = cause_of(exception)) {
+            append_entry(text, key, detail::describe_exception(exception));
+            key = "caused by";
+        }
         std::fwrite(text.data(), 1, text.size(), stderr);
     } catch (...) {
         report_failed();

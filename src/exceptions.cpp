@@ -31,6 +31,10 @@ RuntimeError::RuntimeError(const RuntimeError&) noexcept = default;
 RuntimeError& RuntimeError::operator=(const RuntimeError&) noexcept = default;
 RuntimeError::~RuntimeError() = default;
 
+DeadlockError::DeadlockError(const DeadlockError&) noexcept = default;
+DeadlockError& DeadlockError::operator=(const DeadlockError&) noexcept = default;
+DeadlockError::~DeadlockError() = default;
+
 ValueError::ValueError(const ValueError&) noexcept = default;
 ValueError& ValueError::operator=(const ValueError&) noexcept = default;
 ValueError::~ValueError() = default;
@@ -38,5 +42,10 @@ ValueError::~ValueError() = default;
 InvalidStateError::InvalidStateError(const InvalidStateError&) noexcept = default;
 InvalidStateError& InvalidStateError::operator=(const InvalidStateError&) noexcept = default;
 InvalidStateError::~InvalidStateError() = default;
+
+TimeoutError::TimeoutError() : std::runtime_error("the time is up") {}
+TimeoutError::TimeoutError(const TimeoutError&) noexcept = default;
+TimeoutError& TimeoutError::operator=(const TimeoutError&) noexcept = default;
+TimeoutError::~TimeoutError() = default;
 
 ASYNCIO_END_NAMESPACE

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <asyncio/futures.hpp>
 
+#include "guarded.hpp"
+
 #include <vector>
 
 ASYNCIO_BEGIN_NAMESPACE
@@ -9,6 +11,7 @@ namespace detail {
 // Reported while the whole object still stands, so that a task can describe itself.
 void FutureBase::destroy() noexcept {
     if ((flags_ & unretrieved_flag) != 0) [[unlikely]] {
+        const ReportScope in_its_context(*this);
         loop_->report([this] {
             const std::string kind = is_task() ? "Task" : "Future";
             return ExceptionContext{
@@ -21,24 +24,32 @@ void FutureBase::destroy() noexcept {
     delete this;
 }
 
+void FutureBase::seen() noexcept {
+    flags_ &= static_cast<std::uint16_t>(~unretrieved_flag);
+    // May hold what holds this task.
+    if (ContextRef* context = report_context()) *context = ContextRef();
+}
+
 FutureBase::~FutureBase() {
     for_each_waiter([](FutureWaiter& waiter) { waiter.forgotten(); });
     exception_.~exception_ptr();
     loop_->release();
 }
 
+PlainFuture::~PlainFuture() = default;
+
 std::string FutureBase::describe() const {
-    switch (state()) {
-    case pending:
-        return "<Future pending>";
-    case cancelled_state:
-        return "<Future cancelled>";
-    default:
-        return "<Future finished>";
-    }
+    const State now = state();
+    std::string text = now == pending           ? "<Future pending"
+                       : now == cancelled_state ? "<Future cancelled"
+                                                : "<Future finished";
+    if (const Location created = created_at(); created.pointer() != nullptr)
+        text += " created at " + created.text();
+    return text + ">";
 }
 
 void FutureBase::throw_if_done() const {
+    loop_->check_thread();
     if (done() || (flags_ & being_set_flag) != 0)
         throw InvalidStateError(
             "invalid state: the future has its result already, and takes no other");
@@ -173,7 +184,7 @@ std::exception_ptr TaskWaiter::take_failure() {
 }
 
 DoneCallbackBase::DoneCallbackBase(FutureBase& future) noexcept
-    : future_(&future), context_(context_for(future.loop())),
+    : future_(&future), context_{context_for(future.loop())},
       serial_(++future.loop().core().last_done_callback) {}
 
 DoneCallbackBase::~DoneCallbackBase() = default;
@@ -192,29 +203,24 @@ void DoneCallbackBase::run() {
         ~AtEnd() { callback->discard(); }
     };
     const AtEnd at_end{this};
-    LoopCore& core = future_->loop().core();
-    struct Scope {
-        LoopCore& core;
-        ContextRef& context;
-        Scope(LoopCore& c, ContextRef& x) noexcept : core(c), context(x) {
-            core.context.swap(context);
-        }
-        ~Scope() { core.context.swap(context); }
-    };
-    const Scope scope(core, context_);
-    try {
-        invoke();
-    } catch (const KeyboardInterrupt&) {
-        throw;
-    } catch (const SystemExit&) {
-        throw;
-    } catch (...) {
-        future_->loop().call_exception_handler({
-            .message = "Exception in callback of a future",
-            .exception = std::current_exception(),
-            .details = {{"future", future_->describe()}},
+    call_guarded(
+        future_->loop(), context_, [this] { invoke(); },
+        [this] {
+            return ExceptionContext{
+                .message = "Exception in callback of a future",
+                .exception = std::current_exception(),
+                .details = {{"future", future_->describe()}},
+            };
         });
-    }
+}
+
+void DoneCallbackBase::run_in_debug() {
+    const AnyFuture keep = AnyFuture::of(*future_);
+    keep.get_loop().run_watched([this] { run(); },
+                                [&keep] {
+                                    return ExceptionContext{.message = "a callback of " +
+                                                                       keep.state().describe()};
+                                });
 }
 
 DoneCallbackId DoneCallbackBase::attach(DoneCallbackBase* callback) {

@@ -2,6 +2,7 @@
 #include <asyncio/gather.hpp>
 
 #include <algorithm>
+#include <cstddef>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
@@ -122,7 +123,7 @@ void GatherBase::child_done(FutureBase& child) {
         for (std::size_t i = 0; i < count; ++i) { // as asyncio does; nobody else will look at them
             static_cast<void>(all[i].future_->retrieve());
         }
-        outer_->finish_with_exception(std::make_exception_ptr(CancelledError(cancel_message_)),
+        outer_->finish_with_exception(make_cancelled([this] { return cancel_message_; }),
                                       FutureBase::failed);
         return;
     }
@@ -138,6 +139,14 @@ void throw_different_loop(const FutureBase& future) {
                      "loop; " +
                      future.describe());
 }
+
+// See debugger.cpp.
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"
+ASYNCIO_KEEP_FOR_DEBUGGER const DebuggerFact DebuggerFacts::gathers[] = {
+    {"GatherChild.gather", offsetof(GatherChild, gather_)},
+    {"GatherBase.outer", offsetof(GatherBase, outer_)},
+    {nullptr},
+};
 
 } // namespace detail
 ASYNCIO_END_NAMESPACE

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <asyncio/tasks.hpp>
 
+#include "is_a.hpp"
+
 #include <atomic>
-#include <typeinfo>
+#include <cstddef>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
@@ -20,28 +22,17 @@ std::uint64_t next_number() noexcept {
     return last.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
-template <class E> bool is_a(const std::exception_ptr& exception) noexcept {
-#ifdef __cpp_rtti
-    // CancelledError, KeyboardInterrupt and SystemExit are final, so the type itself tells.
-    const std::type_info* type = exception.__cxa_exception_type();
-    return type != nullptr && *type == typeid(E);
-#else
-    try {
-        std::rethrow_exception(exception);
-    } catch (const E&) {
-        return true;
-    } catch (...) {
-        return false;
+// A line for each frame: "main.cpp:12 in work".
+std::string describe_chain(const std::vector<Location>& chain) {
+    std::string text;
+    for (const Location& where : chain) {
+        if (!text.empty()) text += "\n";
+        text += where.text() + " in " + where.function();
     }
-#endif
+    return text;
 }
 
 } // namespace
-
-std::string Location::text() const {
-    const std::source_location where = get();
-    return std::string(where.file_name()) + ":" + std::to_string(where.line());
-}
 
 void TaskBase::start(std::coroutine_handle<> coroutine, PromiseBase& promise,
                      Location created) noexcept {
@@ -54,7 +45,6 @@ void TaskBase::start(std::coroutine_handle<> coroutine, PromiseBase& promise,
     if (next_task_ != nullptr) next_task_->previous_task_ = this;
     core.tasks = this;
     retain(); // the loop's reference, until the task is done
-    core.ready.push(*this);
 }
 
 std::coroutine_handle<> TaskBase::outermost() const noexcept {
@@ -64,7 +54,9 @@ std::coroutine_handle<> TaskBase::outermost() const noexcept {
 }
 
 Location TaskBase::created() const noexcept {
-    return done() ? created_ : promise_of(outermost()).created();
+    if (done()) return created_;
+    // While the coroutine is being destroyed, its frame is of no use.
+    return (flags_ & returned_flag) != 0 ? Location() : promise_of(outermost()).created();
 }
 
 TaskBase::~TaskBase() {
@@ -106,6 +98,45 @@ void TaskBase::run() {
     core.current_task = nullptr;
 }
 
+void TaskBase::run_eagerly() {
+    // What runs now is put aside, as if it were suspended, and goes on when this task's step is
+    // over.
+    struct Aside {
+        LoopCore& core;
+        TaskBase* task;
+        ContextRef* own;
+        ContextBox* displaced;
+        explicit Aside(LoopCore& c) noexcept
+            : core(c), task(c.current_task), own(std::exchange(c.own_context, nullptr)),
+              displaced(c.context.box()) {
+            if (displaced != nullptr) displaced->displaced = true;
+            if (task != nullptr) task->context_.swap(own != nullptr ? *own : core.context);
+        }
+        ~Aside() {
+            if (task != nullptr) task->context_.swap(own != nullptr ? *own : core.context);
+            if (displaced != nullptr) displaced->displaced = false;
+            core.own_context = own;
+            core.current_task = task;
+        }
+    };
+    const ContextBox* box = context_.box();
+    LoopCore& core = loop_->core();
+    if (box != nullptr && (box->displaced || core.context.get() == box)) {
+        never_begin();
+        throw RuntimeError("cannot enter context: something runs in it already, so that an eager "
+                           "task cannot begin there; give it a copy()");
+    }
+    const Aside aside(core);
+    run();
+}
+
+void TaskBase::never_begin() noexcept {
+    unlink(Location());
+    static_cast<void>(end(resume_, false));
+    flags_ |= cancelled_state;
+    release();
+}
+
 void TaskBase::finish_task() {
     LoopCore& core = loop_->core();
     const Location created = promise_of(resume_).created();
@@ -118,7 +149,8 @@ void TaskBase::finish_task() {
         has_value = false;
     }
     swap_context(core);
-    context_ = ContextRef();
+    // A context may hold what holds this task. After a failure it is kept for the report of that.
+    if (!has_thrown()) context_ = ContextRef();
     core.current_task = nullptr;
     unlink(created);
     if (has_value) [[likely]] {
@@ -132,11 +164,12 @@ void TaskBase::finish_task() {
 void TaskBase::finish_without_value() {
     std::exception_ptr exception = take_thrown();
     if (is_a<CancelledError>(exception)) {
+        context_ = ContextRef();
         finish_with_exception(std::move(exception), cancelled_state);
         release();
         return;
     }
-    const bool interrupts = is_a<KeyboardInterrupt>(exception) || is_a<SystemExit>(exception);
+    const bool interrupts = is_interrupt(exception);
     finish_with_exception(exception, failed);
     release();
     if (interrupts) std::rethrow_exception(std::move(exception));
@@ -228,13 +261,16 @@ unsigned TaskBase::uncancel() noexcept {
 }
 
 void TaskBase::throw_cancelled() {
-    forget_cancel();
-    throw CancelledError(cancel_message());
+    if (details_or_null() == nullptr) { // there is no message
+        forget_cancel();
+        throw CancelledError();
+    }
+    std::rethrow_exception(take_cancelled());
 }
 
-std::exception_ptr TaskBase::take_cancelled() {
+std::exception_ptr TaskBase::take_cancelled() noexcept {
     forget_cancel();
-    return std::make_exception_ptr(CancelledError(cancel_message()));
+    return make_cancelled([this] { return cancel_message(); });
 }
 
 TaskDetails& TaskBase::details() {
@@ -259,15 +295,45 @@ std::string TaskBase::cancel_message() const {
 std::string TaskBase::name() const {
     const TaskDetails* details = details_or_null();
     if (details != nullptr && details->named) return details->name;
-    return "Task-" + std::to_string(details != nullptr ? details->number : identity_);
+    return "Task-" + std::to_string(number());
 }
 
-void TaskBase::set_name(std::string name) {
-    details().name = std::move(name);
+std::uint64_t TaskBase::number() const noexcept {
+    const TaskDetails* details = details_or_null();
+    return details != nullptr ? details->number : identity_;
+}
+
+Context TaskBase::get_context() {
+    if (done()) {
+        throw InvalidStateError("a task that is done has no context any more: call get_context() "
+                                "before, the Context lives for as long as you keep it");
+    }
+    // While the task runs, its context is the loop's, or is put aside by Context::run().
+    LoopCore& core = loop_->core();
+    ContextRef& context = core.current_task != this     ? context_
+                          : core.own_context != nullptr ? *core.own_context
+                                                        : core.context;
+    if (context.box() == nullptr) {
+        context = ContextRef(new ContextBox(context, number() * 2));
+    }
+    return Context::of(*context.box());
+}
+
+void TaskBase::set_name(const std::string& name) {
+    details().name = name;
     details().named = true;
 }
 
-std::string TaskBase::describe() const {
+std::vector<Location> TaskBase::await_chain() const {
+    std::vector<Location> chain;
+    if (done() || (flags_ & returned_flag) != 0) return chain;
+    for (std::coroutine_handle<> frame = resume_;; frame = promise_of(frame).outer()) {
+        chain.push_back(promise_of(frame).where);
+        if (promise_of(frame).is_outermost()) return chain;
+    }
+}
+
+std::string TaskBase::describe(const std::string& place) const {
     std::string text = "<Task ";
     switch (state()) {
     case pending:
@@ -280,22 +346,64 @@ std::string TaskBase::describe() const {
         text += "finished";
         break;
     }
-    text += " name='" + name() + "'";
-    if (!done() && (flags_ & returned_flag) == 0) {
-        const Location where = promise_of(resume_).where;
-        text += std::string(" in ") + where.get().function_name() + " at " + where.text();
+    return text + " name='" + name() + "'" + place + " created at " + created().text() + ">";
+}
+
+std::string TaskBase::describe() const {
+    if (done() || (flags_ & returned_flag) != 0) return describe(std::string());
+    const Location where = promise_of(resume_).where;
+    return describe(" in " + where.function() + " at " + where.text());
+}
+
+std::vector<ExceptionContext::Detail> TaskBase::report() const {
+    std::vector<ExceptionContext::Detail> details = {{"task", describe(std::string())}};
+    const std::string chain = describe_chain(await_chain());
+    if (!chain.empty()) {
+        details.push_back({(flags_ & started_flag) != 0 ? "stands at" : "not started", chain});
     }
-    return text + " created at " + created().text() + ">";
+    return details;
+}
+
+std::string TaskBase::describe_tasks() const {
+    std::vector<const TaskBase*> tasks;
+    for (const TaskBase* task = this; task != nullptr; task = task->next_task_) {
+        tasks.push_back(task);
+    }
+    std::string text;
+    for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) {
+        text += "\n  " + (*task)->describe(std::string());
+        for (const Location& where : (*task)->await_chain()) {
+            text += "\n    " + where.text() + " in " + where.function();
+        }
+    }
+    return text;
+}
+
+void TaskBase::run_in_debug() {
+    const AnyTask keep = AnyTask::of(*this);
+    const Location from = promise_of(resume_).where;
+    loop_->run_watched([this] { TaskBase::run(); },
+                       [this, from] {
+                           ExceptionContext context{.message = describe(std::string())};
+                           context.details = report();
+                           context.details.front() = {"ran from",
+                                                      from.text() + " in " + from.function()};
+                           return context;
+                       });
 }
 
 void TaskBase::abandon() noexcept {
-    loop_->report([this] {
-        return ExceptionContext{
-            .message = "Task was destroyed but it is pending! Await or cancel it before the event "
-                       "loop is closed",
-            .details = {{"task", describe()}},
-        };
-    });
+    {
+        const ReportScope in_its_context(*this);
+        loop_->report([this] {
+            return ExceptionContext{
+                .message =
+                    "Task was destroyed but it is pending! Await or cancel it before the event "
+                    "loop is closed",
+                .details = report(),
+            };
+        });
+    }
     // The exception handler may have cancelled this task, or completed what it waits for: then it,
     // or a wait inside its frames, is in the queue, and must not outlive itself there.
     for (ReadyQueue& ready = loop_->core().ready; !ready.empty();) ready.pop().discard();
@@ -303,17 +411,118 @@ void TaskBase::abandon() noexcept {
     waiting_for_ = nullptr;
     static_cast<void>(end(destroy_inner_frames(resume_), false));
     context_ = ContextRef();
-    std::exception_ptr exception;
-    try {
-        exception = std::make_exception_ptr(CancelledError("its event loop was closed"));
-    } catch (...) {
-        exception = std::current_exception();
-    }
-    finish_with_exception(std::move(exception), cancelled_state);
+    finish_with_exception(make_cancelled([] { return std::string("its event loop was closed"); }),
+                          cancelled_state);
     release();
 }
 
+void throw_loop_closed() {
+    throw RuntimeError("Event loop is closed: the function that was to make a coroutine closed it");
+}
+
+void begin_task(TaskBase& task, const TaskOptions& options) {
+    if (!options.name().empty()) {
+        try {
+            task.set_name(options.name());
+        } catch (...) {
+            task.never_begin();
+            throw;
+        }
+    }
+    if (const std::optional<Context> context = options.context()) task.set_context(context->ref());
+    if (options.eager_start() == true && get_running_loop_or_null() == &task.loop()) {
+        task.run_eagerly();
+    } else {
+        task.schedule();
+    }
+}
+
+namespace {
+
+struct FactoryHolder final : LoopExtra {
+    explicit FactoryHolder(TaskFactory given) noexcept : factory(std::move(given)) {}
+    TaskFactory factory;
+};
+
+} // namespace
+
+// See debugger.cpp.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"
+ASYNCIO_KEEP_FOR_DEBUGGER const DebuggerFact DebuggerFacts::tasks[] = {
+    {"FutureBase.flags", offsetof(FutureBase, flags_)},
+    {"FutureBase.state_mask", FutureBase::state_mask},
+    {"FutureBase.task_flag", FutureBase::task_flag},
+    {"FutureBase.first_waiter", offsetof(FutureBase, first_waiter_)},
+    {"TaskBase.size", sizeof(TaskBase)},
+    {"TaskBase.cancelling", offsetof(TaskBase, cancelling_)},
+    {"TaskBase.waiting_for", offsetof(TaskBase, waiting_for_)},
+    {"TaskBase.resume", offsetof(TaskBase, resume_)},
+    {"TaskBase.next_task", offsetof(TaskBase, next_task_)},
+    {"TaskBase.identity", offsetof(TaskBase, identity_)},
+    {"TaskBase.started_flag", TaskBase::started_flag},
+    {"TaskBase.suspended_flag", TaskBase::suspended_flag},
+    {"TaskBase.returned_flag", TaskBase::returned_flag},
+    {"TaskBase.details_flag", TaskBase::details_flag},
+    {"TaskBase.awaits_flag", TaskBase::awaits_flag},
+    {"TaskDetails.number", offsetof(TaskDetails, number)},
+    {"TaskDetails.named", offsetof(TaskDetails, named)},
+    {"TaskDetails.name", offsetof(TaskDetails, name)},
+    {"TaskWaiter.future", offsetof(TaskWaiter, future_)},
+    {"frame.promise", 2 * sizeof(void*)}, // as promise_of() has it
+    {"PromiseBase.where", offsetof(PromiseBase, where)},
+    {"PromiseBase.outer", offsetof(PromiseBase, outer_)},
+    {nullptr},
+};
+#pragma GCC diagnostic pop
 } // namespace detail
+
+AnyTask TaskFactory::operator()(EventLoop& loop, NewTask& task, TaskOptions options) const {
+    if (function_ == nullptr) return task(options);
+    const std::shared_ptr<Function> function = function_; // it may replace itself
+    return function->call(loop, task, std::move(options));
+}
+
+AnyTask NewTask::operator()(const TaskOptions& options) {
+    if (std::exchange(is_asked_, true))
+        throw RuntimeError("a task factory makes one task: this one is made already");
+    loop_.throw_if_closed();
+    detail::TaskBase& state = make_(closure_);
+    made_ = AnyTask::of(state);
+    detail::begin_task(state, options);
+    return made_;
+}
+
+namespace detail {
+
+AnyTask make_by_factory(EventLoop& loop, const TaskOptions* options, TaskBase& (*make)(void*),
+                        void* closure) {
+    loop.throw_if_closed();
+    NewTask task(loop, make, closure);
+    const AnyTask answer =
+        get_task_factory(loop)(loop, task, options != nullptr ? *options : TaskOptions());
+    if (!task.made_.valid() || !answer.valid() || !(answer == task.made_))
+        throw RuntimeError("a task factory must return the task that its NewTask made");
+    return answer;
+}
+
+} // namespace detail
+
+void set_task_factory(EventLoop& loop, TaskFactory factory) {
+    std::unique_ptr<detail::LoopExtra> changed;
+    if (factory) changed = std::make_unique<detail::FactoryHolder>(std::move(factory));
+    changed.swap(loop.core().task_factory);
+}
+
+TaskFactory get_task_factory(EventLoop& loop) {
+    const auto* holder = static_cast<detail::FactoryHolder*>(loop.core().task_factory.get());
+    return holder != nullptr ? holder->factory : TaskFactory();
+}
+
+AnyTask eager_task_factory(EventLoop&, NewTask& task, TaskOptions options) {
+    if (!options.eager_start()) options.eager_start(true);
+    return task(options);
+}
 
 AnyTask current_task(EventLoop& loop) {
     detail::TaskBase* task = loop.core().current_task;

@@ -155,6 +155,114 @@ TEST(Allocations, futures_and_callbacks_take_one_each) {
     });
 }
 
+TEST(Allocations, a_timer_takes_one_and_gives_it_back_when_cancelled) {
+    in_virtual_time([]() -> Coro<> {
+        asyncio::EventLoop& loop = get_running_loop();
+        loop.call_later(1s, [] {}).cancel(); // the heap of timers has its room now
+
+        std::size_t before = allocations();
+        for (int i = 0; i < 10; ++i) loop.call_later(1s, [] {}).cancel();
+        EXPECT_EQ(allocations() - before, 10U) << "armed and cancelled";
+
+        before = allocations();
+        bool fired = false;
+        loop.call_later(1s, [&fired] { fired = true; });
+        co_await sleep(2s);
+        EXPECT_TRUE(fired);
+        EXPECT_EQ(allocations() - before, 1U) << "armed and fired";
+    });
+}
+
+TEST(Allocations, waiting_for_a_lock_an_event_or_a_queue_takes_none) {
+    in_virtual_time([]() -> Coro<> {
+        asyncio::Lock lock;
+        asyncio::Semaphore semaphore(0);
+        asyncio::Event event;
+        asyncio::Queue<int> queue(1);
+        std::size_t before = 0;
+        std::size_t waits = 0;
+        const auto waiter = [&](int round) -> Coro<> {
+            co_await lock.acquire();
+            co_await semaphore.acquire();
+            co_await event.wait();
+            const int item = co_await queue.get();
+            waits += static_cast<std::size_t>(item);
+            co_await queue.put(round);
+            co_await queue.put(round); // full
+            co_await queue.join();
+        };
+        for (int round = 0; round < 2; ++round) {
+            before = allocations();
+            co_await lock.acquire();
+            auto task = create_task(waiter(round));
+            co_await sleep(0);
+            lock.release();
+            co_await sleep(0);
+            semaphore.release();
+            co_await sleep(0);
+            event.set();
+            co_await sleep(0);
+            co_await queue.put(1);
+            co_await sleep(0);
+            co_await sleep(0);
+            const int first = co_await queue.get();
+            const int second = co_await queue.get();
+            EXPECT_EQ(first + second, 2 * round);
+            for (int i = 0; i < 3; ++i) queue.task_done();
+            co_await task;
+            lock.release();
+            event.clear();
+            // In the second round: the task's frame and its state. A Queue keeps its room.
+            if (round == 1) {
+                EXPECT_EQ(allocations() - before, 2U);
+            }
+        }
+        EXPECT_EQ(waits, 2U);
+    });
+}
+
+TEST(Allocations, a_wait_on_a_condition_takes_its_frame) {
+    in_virtual_time([]() -> Coro<> {
+        asyncio::Condition condition;
+        const auto waiter = [&]() -> Coro<> {
+            co_await condition.acquire();
+            co_await condition.wait();
+            condition.release();
+        };
+        auto task = create_task(waiter());
+        const std::size_t before = allocations();
+        co_await sleep(0);
+        co_await condition.acquire();
+        condition.notify();
+        condition.release();
+        co_await task;
+        EXPECT_EQ(allocations() - before, 1U);
+    });
+}
+
+TEST(Allocations, cancelling_takes_the_exception_and_nothing_else) {
+    in_virtual_time([]() -> Coro<> {
+        auto sleeps = []() -> Coro<> { co_await sleep(1h); };
+        auto does_not_throw = []() -> Coro<> { static_cast<void>(co_await as_result(sleep(1h))); };
+        co_await sleep(1s);
+
+        auto task = create_task(sleeps());
+        co_await sleep(0);
+        std::size_t before = allocations();
+        task.cancel();
+        EXPECT_EQ(allocations() - before, 0U) << "to ask for it";
+        while (!task.done()) co_await sleep(0);
+        EXPECT_EQ(allocations() - before, 1U) << "to deliver it";
+
+        auto quiet = create_task(does_not_throw());
+        co_await sleep(0);
+        before = allocations();
+        quiet.cancel();
+        while (!quiet.done()) co_await sleep(0);
+        EXPECT_EQ(allocations() - before, 1U) << "as a result";
+    });
+}
+
 #endif
 
 TEST(Allocations, the_pool_does_not_grow_with_work_that_ends) {

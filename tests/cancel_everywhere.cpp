@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Bodies that are cancelled at each of their suspension points.
-#include "support/cancel_everywhere.hpp"
-
 #include <asyncio/asyncio.hpp>
-#include <gtest/gtest-spi.h>
+#include <asyncio/testing/cancel_everywhere.hpp>
 #include <gtest/gtest.h>
 
 #include <stdexcept>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 using namespace std::chrono_literals;
@@ -19,8 +18,10 @@ using asyncio::gather;
 using asyncio::get_running_loop;
 using asyncio::sleep;
 using asyncio::try_finally;
-using asyncio_test::cancel_everywhere;
-using asyncio_test::Token;
+using asyncio::testing::cancel_everywhere;
+using asyncio::testing::CancelFailure;
+using asyncio::testing::CancelOptions;
+using Token = asyncio::testing::LeakToken;
 
 namespace {
 
@@ -50,16 +51,6 @@ TEST(CancelEverywhere, sleeps) {
               5);
 }
 
-TEST(CancelEverywhere, a_body_that_never_suspends_is_cancelled_before_its_first_step_only) {
-    int ran = 0;
-    EXPECT_EQ(cancel_everywhere([&](Token) -> Coro<> {
-                  ++ran;
-                  co_return;
-              }),
-              1);
-    EXPECT_EQ(ran, 1);
-}
-
 TEST(CancelEverywhere, nested_coroutines) {
     EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
                   const int sum = co_await nested(token, 20);
@@ -70,28 +61,34 @@ TEST(CancelEverywhere, nested_coroutines) {
               5);
 }
 
+const auto left_tasks_end = asyncio::testing::CancelOptions().may_leave_tasks(true);
+
 TEST(CancelEverywhere, tasks) {
-    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
-                  auto a = create_task(leaf(token, 1));
-                  auto b = create_task(nested, token, 2);
-                  const int first = co_await a;
-                  const int second = co_await b;
-                  EXPECT_EQ(first + second, 4);
-              }),
+    EXPECT_GE(cancel_everywhere(
+                  [](Token token) -> Coro<> {
+                      auto a = create_task(leaf(token, 1));
+                      auto b = create_task(nested, token, 2);
+                      const int first = co_await a;
+                      const int second = co_await b;
+                      EXPECT_EQ(first + second, 4);
+                  },
+                  left_tasks_end),
               4);
 }
 
 TEST(CancelEverywhere, tasks_that_await_each_other) {
-    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
-                  auto a = create_task(leaf(token, 1));
-                  auto await_it = [](asyncio::Task<int> task, Token) -> Coro<int> {
-                      co_return co_await task;
-                  };
-                  auto b = create_task(await_it, a, token);
-                  auto c = create_task(await_it, b, token);
-                  const int value = co_await c;
-                  EXPECT_EQ(value, 1);
-              }),
+    EXPECT_GE(cancel_everywhere(
+                  [](Token token) -> Coro<> {
+                      auto a = create_task(leaf(token, 1));
+                      auto await_it = [](asyncio::Task<int> task, Token) -> Coro<int> {
+                          co_return co_await task;
+                      };
+                      auto b = create_task(await_it, a, token);
+                      auto c = create_task(await_it, b, token);
+                      const int value = co_await c;
+                      EXPECT_EQ(value, 1);
+                  },
+                  left_tasks_end),
               4);
 }
 
@@ -115,29 +112,33 @@ TEST(CancelEverywhere, gather_of_a_range_and_nested) {
 }
 
 TEST(CancelEverywhere, gather_with_return_exceptions) {
-    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
-                  auto fails = [](Token) -> Coro<int> {
-                      co_await sleep(1s);
-                      throw std::runtime_error("x");
-                  };
-                  auto results = co_await gather(asyncio::return_exceptions, leaf(token, 1),
-                                                 fails(token), leaf(token, 2));
-                  EXPECT_FALSE(std::get<1>(results));
-              }),
+    EXPECT_GE(cancel_everywhere(
+                  [](Token token) -> Coro<> {
+                      auto fails = [](Token) -> Coro<int> {
+                          co_await sleep(1s);
+                          throw std::runtime_error("x");
+                      };
+                      auto results = co_await gather(asyncio::return_exceptions, leaf(token, 1),
+                                                     fails(token), leaf(token, 2));
+                      EXPECT_FALSE(std::get<1>(results));
+                  },
+                  CancelOptions().may_catch(true)),
               4);
 }
 
 TEST(CancelEverywhere, as_result_of_each_step) {
-    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
-                  auto slept = co_await as_result(sleep(1s));
-                  auto from_leaf = co_await as_result(leaf(token, 1));
-                  auto from_task = co_await as_result(create_task(leaf(token, 1)));
-                  auto from_gather = co_await as_result(gather(leaf(token, 1), sleep(5s)));
-                  // No more than one of them was cancelled.
-                  EXPECT_GE(slept.has_value() + from_leaf.has_value() + from_task.has_value() +
-                                from_gather.has_value(),
-                            3);
-              }),
+    EXPECT_GE(cancel_everywhere(
+                  [](Token token) -> Coro<> {
+                      auto slept = co_await as_result(sleep(1s));
+                      auto from_leaf = co_await as_result(leaf(token, 1));
+                      auto from_task = co_await as_result(create_task(leaf(token, 1)));
+                      auto from_gather = co_await as_result(gather(leaf(token, 1), sleep(5s)));
+                      // No more than one of them was cancelled.
+                      EXPECT_GE(slept.has_value() + from_leaf.has_value() + from_task.has_value() +
+                                    from_gather.has_value(),
+                                3);
+                  },
+                  CancelOptions().may_catch(true)),
               8);
 }
 
@@ -177,36 +178,41 @@ TEST(CancelEverywhere, futures_set_by_timers) {
                   EXPECT_EQ(value, token);
                   co_await sleep(0);
               }),
-              4);
+              3);
 }
 
 TEST(CancelEverywhere, one_future_that_several_tasks_await) {
-    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
-                  auto future = create_future<int>();
-                  auto waiter = [future](Token) -> Coro<int> { co_return co_await future; };
-                  auto setter = [future](Token) -> Coro<> {
-                      co_await sleep(1s);
-                      if (!future.done()) future.set_result(1);
-                  };
-                  const auto results = co_await gather(asyncio::return_exceptions, waiter(token),
-                                                       waiter(token), setter(token), future);
-                  EXPECT_EQ(std::get<1>(results).value(), 1);
-              }),
+    EXPECT_GE(cancel_everywhere(
+                  [](Token token) -> Coro<> {
+                      auto future = create_future<int>();
+                      auto waiter = [future](Token) -> Coro<int> { co_return co_await future; };
+                      auto setter = [future](Token) -> Coro<> {
+                          co_await sleep(1s);
+                          if (!future.done()) future.set_result(1);
+                      };
+                      const auto results =
+                          co_await gather(asyncio::return_exceptions, waiter(token), waiter(token),
+                                          setter(token), future);
+                      EXPECT_EQ(std::get<1>(results).value(), 1);
+                  },
+                  CancelOptions().may_catch(true)),
               4);
 }
 
 TEST(CancelEverywhere, a_body_that_swallows_the_cancel_and_goes_on) {
-    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
-                  for (int i = 0; i < 3; ++i) {
-                      bool cancelled = false;
-                      try {
-                          co_await leaf(token, i);
-                      } catch (const asyncio::CancelledError&) {
-                          cancelled = true;
+    EXPECT_GE(cancel_everywhere(
+                  [](Token token) -> Coro<> {
+                      for (int i = 0; i < 3; ++i) {
+                          bool cancelled = false;
+                          try {
+                              co_await leaf(token, i);
+                          } catch (const asyncio::CancelledError&) {
+                              cancelled = true;
+                          }
+                          if (cancelled) co_await sleep(1s);
                       }
-                      if (cancelled) co_await sleep(1s);
-                  }
-              }),
+                  },
+                  CancelOptions().may_catch(true)),
               9);
 }
 
@@ -214,50 +220,133 @@ TEST(CancelEverywhere, a_body_that_swallows_the_cancel_and_goes_on) {
 
 namespace {
 
-template <class Body> std::string failures_of(Body body, int most = 5) {
-    ::testing::TestPartResultArray results;
-    {
-        const ::testing::ScopedFakeTestPartResultReporter fake(
-            ::testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
-        cancel_everywhere(body, most);
+template <class Body> std::string failure_of(Body body, const CancelOptions& options = {}) {
+    try {
+        cancel_everywhere(body, options);
+    } catch (const CancelFailure& failure) {
+        return failure.what();
     }
-    std::string text;
-    for (int i = 0; i < results.size(); ++i) text += results.GetTestPartResult(i).message();
-    return text;
+    return "none";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
 }
 
 } // namespace
 
-TEST(CancelEverywhere, sees_a_hang) {
-    const std::string seen = failures_of([]() -> Coro<> {
+TEST(CancelEverywhere, sees_a_hang_and_says_where) {
+    const std::string seen = failure_of([]() -> Coro<> {
         static_cast<void>(co_await as_result(sleep(1s)));
         auto never = create_future();
         co_await never;
     });
-    EXPECT_NE(seen.find("the body is not done"), std::string::npos) << seen;
+    EXPECT_TRUE(contains(seen, "cancelled in turn 1, at ")) << seen;
+    EXPECT_TRUE(contains(seen, "the body hangs: it is not done, nothing is ready")) << seen;
+    EXPECT_TRUE(contains(seen, "<Task pending name='Task-")) << seen;
+}
+
+TEST(CancelEverywhere, sees_a_cancel_that_is_swallowed) {
+    const auto swallows = []() -> Coro<> { static_cast<void>(co_await as_result(sleep(1s))); };
+    const std::string seen = failure_of(swallows);
+    EXPECT_TRUE(contains(seen, "ended as if it had not been")) << seen;
+    EXPECT_EQ(failure_of(swallows, CancelOptions().may_catch(true)), "none");
+}
+
+TEST(CancelEverywhere, sees_a_body_that_fails) {
+    const auto fails = []() -> Coro<> {
+        co_await sleep(1s);
+        throw std::runtime_error("broken");
+    };
+    EXPECT_TRUE(contains(failure_of(fails), "without a cancel, the body failed: broken"));
+    EXPECT_TRUE(contains(failure_of(fails, CancelOptions().may_catch(true)), "failed: broken"));
+}
+
+TEST(CancelEverywhere, sees_what_a_cancel_was_turned_into) {
+    const auto translates = []() -> Coro<> {
+        try {
+            co_await sleep(1s);
+        } catch (const asyncio::CancelledError&) {
+            throw std::runtime_error("translated");
+        }
+    };
+    EXPECT_TRUE(contains(failure_of(translates), "the body failed: translated"));
+    EXPECT_EQ(failure_of(translates, CancelOptions().may_catch(true)), "none");
 }
 
 TEST(CancelEverywhere, sees_what_is_not_destroyed) {
     static Token kept;
-    const std::string seen = failures_of([](Token token) -> Coro<> {
+    const std::string seen = failure_of([](Token token) -> Coro<> {
         kept = token;
         co_await sleep(1s);
     });
-    EXPECT_NE(seen.find("a local was not destroyed"), std::string::npos) << seen;
+    EXPECT_TRUE(contains(seen, "did not destroy all copies of its LeakToken")) << seen;
     kept.reset();
 }
 
 TEST(CancelEverywhere, sees_a_timer_that_is_left) {
-    const std::string seen = failures_of([]() -> Coro<> {
+    const std::string seen = failure_of([]() -> Coro<> {
         get_running_loop().call_later(1h, [] {});
         co_await sleep(1s);
     });
-    EXPECT_NE(seen.find("a timer is left"), std::string::npos) << seen;
+    EXPECT_TRUE(contains(seen, "left a timer behind")) << seen;
+}
+
+TEST(CancelEverywhere, sees_a_task_that_is_left) {
+    const std::string seen = failure_of([]() -> Coro<> {
+        create_task([]() -> Coro<> { co_await create_future(); });
+        co_await sleep(1s);
+    });
+    EXPECT_TRUE(contains(seen, "left tasks behind:\n  <Task pending")) << seen;
+}
+
+TEST(CancelEverywhere, finds_a_task_that_a_cancel_orphans) {
+    // On the good path it is cancelled; a cancel of the body leaves it to go on alone.
+    const auto orphaning = [](Token) -> Coro<> {
+        auto child = create_task(asyncio::sleep(100s));
+        co_await asyncio::sleep(1s);
+        child.cancel();
+    };
+    const std::string seen = failure_of(orphaning);
+    EXPECT_TRUE(contains(seen, "left tasks behind:\n  <Task pending")) << seen;
+}
+
+TEST(CancelEverywhere, finds_a_reader_that_is_left) {
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
+    const auto leaving = [&](Token) -> Coro<> {
+        asyncio::get_running_loop().add_reader(ends[0], [] {});
+        co_await asyncio::sleep(1s);
+    };
+    const std::string seen = failure_of(leaving);
+    EXPECT_TRUE(contains(seen, "left a reader or writer behind")) << seen;
+    ::close(ends[0]);
+    ::close(ends[1]);
+}
+
+TEST(CancelEverywhere, sees_a_report) {
+    const std::string seen = failure_of([]() -> Coro<> {
+        co_await sleep(0);
+        get_running_loop().call_exception_handler({.message = "something odd"});
+    });
+    EXPECT_TRUE(contains(seen, "had this reported to the exception handler: something odd"))
+        << seen;
 }
 
 TEST(CancelEverywhere, sees_a_body_without_an_end) {
-    const std::string seen = failures_of([]() -> Coro<> {
+    const auto endless = []() -> Coro<> {
         for (int i = 0; i < 100; ++i) static_cast<void>(co_await as_result(sleep(1s)));
+    };
+    EXPECT_TRUE(
+        contains(failure_of(endless, CancelOptions().most_turns(5)), "is not done after 5"));
+}
+
+TEST(CancelEverywhere, sees_that_there_was_nothing_to_cancel) {
+    int ran = 0;
+    const std::string seen = failure_of([&]() -> Coro<> {
+        ++ran;
+        co_return;
     });
-    EXPECT_NE(seen.find("does not end within"), std::string::npos) << seen;
+    EXPECT_TRUE(contains(seen, "no cancel was made")) << seen;
+    EXPECT_EQ(ran, 1); // cancelled before its first step, and then left alone
 }

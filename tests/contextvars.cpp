@@ -4,15 +4,20 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
+#include <unistd.h>
+#include <utility>
 #include <vector>
 
 using asyncio::ContextVar;
 using asyncio::Coro;
 using asyncio::create_task;
 using asyncio::get_running_loop;
+using namespace std::chrono_literals;
 
 namespace {
 
@@ -240,6 +245,381 @@ TEST(ContextVars, live_no_longer_than_the_contexts_that_hold_them) {
     };
     asyncio::run(main(shared, watch));
     EXPECT_TRUE(watch.expired());
+}
+
+// --- Context ---
+
+TEST(Contexts, hold_what_was_set_when_they_were_copied) {
+    const auto main = []() -> Coro<> {
+        with_default.set("before");
+        const asyncio::Context copied = asyncio::copy_context();
+        with_default.set("after");
+        EXPECT_EQ(copied[with_default], "before");
+        EXPECT_EQ(copied.get(with_default), "before");
+        EXPECT_TRUE(copied.contains(with_default));
+        EXPECT_FALSE(copied.contains(without_default));
+        EXPECT_EQ(copied.get(without_default), std::nullopt);
+        EXPECT_EQ(copied.get(without_default, 7), 7);
+        EXPECT_THROW(static_cast<void>(copied[without_default]), asyncio::LookupError);
+        EXPECT_EQ(copied.size(), 1U);
+        const asyncio::Context empty;
+        EXPECT_EQ(empty.size(), 0U);
+        EXPECT_EQ(empty.get(with_default), std::nullopt) << "a default is no value of a context";
+        co_return;
+    };
+    asyncio::Context().run([&] { asyncio::run(main()); });
+}
+
+TEST(Contexts, keep_what_is_set_while_they_run) {
+    const asyncio::Context context;
+    const auto set = [](const std::string& text) {
+        with_default.set(text);
+        return text.size();
+    };
+    EXPECT_EQ(context.run(set, "inside"), 6U);
+    EXPECT_EQ(with_default.get(), "none");
+    EXPECT_EQ(context[with_default], "inside");
+    EXPECT_EQ(context.run([] { return with_default.get(); }), "inside");
+    const asyncio::Context other = context.copy();
+    EXPECT_FALSE(other == context);
+    other.run(set, "other");
+    EXPECT_EQ(context[with_default], "inside");
+    EXPECT_EQ(other[with_default], "other");
+    int number = 0;
+    int& same = context.run([&]() -> int& { return number; });
+    EXPECT_EQ(&same, &number);
+}
+
+TEST(Contexts, are_left_by_an_exception) {
+    const asyncio::Context context;
+    EXPECT_THROW(context.run([] {
+        with_default.set("inside");
+        throw 42;
+    }),
+                 int);
+    EXPECT_EQ(with_default.get(), "none");
+    EXPECT_EQ(context[with_default], "inside");
+}
+
+TEST(Contexts, are_not_entered_twice) {
+    const asyncio::Context one;
+    const asyncio::Context two;
+    one.run([&] {
+        EXPECT_THROW(one.run([] {}), asyncio::RuntimeError);
+        two.run([&] {
+            EXPECT_THROW(one.run([] {}), asyncio::RuntimeError);
+            EXPECT_THROW(two.run([] {}), asyncio::RuntimeError);
+        });
+        two.run([] {});
+        EXPECT_THROW(one.run([] {}), asyncio::RuntimeError);
+    });
+    one.run([] {});
+    const auto main = [&]() -> Coro<> {
+        const auto child = [&]() -> Coro<> {
+            EXPECT_THROW(one.run([] {}), asyncio::RuntimeError);
+            two.run([&] { EXPECT_THROW(one.run([] {}), asyncio::RuntimeError); });
+            co_await asyncio::sleep(0);
+        };
+        auto task = create_task(asyncio::TaskOptions().context(one), child());
+        co_await asyncio::sleep(0);
+        one.run([] {}); // the task waits, and is not in it
+        co_await task;
+    };
+    asyncio::run(main());
+}
+
+TEST(Contexts, are_shared_by_the_tasks_and_callbacks_that_are_given_them) {
+    const auto main = []() -> Coro<> {
+        const asyncio::Context shared = asyncio::copy_context();
+        const auto child = [](std::string text) -> Coro<std::string> {
+            std::string before = with_default.get();
+            with_default.set(text);
+            co_await asyncio::sleep(0);
+            co_return before + " " + with_default.get();
+        };
+        auto first = create_task(asyncio::TaskOptions().context(shared), child("first"));
+        auto second = create_task(asyncio::TaskOptions().context(shared), child("second"));
+        EXPECT_TRUE(first.get_context() == shared);
+        EXPECT_EQ(co_await first, "none second");
+        EXPECT_EQ(co_await second, "first second");
+        EXPECT_EQ(shared[with_default], "second");
+        EXPECT_EQ(with_default.get(), "none");
+        auto bound = create_task(asyncio::TaskOptions().context(shared), get_it);
+        EXPECT_EQ(co_await bound, "second");
+
+        asyncio::EventLoop& loop = get_running_loop();
+        std::vector<std::string> seen;
+        const auto look = [&seen](std::string next) {
+            seen.push_back(with_default.get());
+            with_default.set(std::move(next));
+        };
+        loop.call_soon(shared, look, "a");
+        loop.call_later(std::chrono::seconds(0), shared, look, "b");
+        loop.call_at(loop.time(), shared, look, "c");
+        loop.call_soon_threadsafe(shared, look, "d");
+        auto future = asyncio::create_future(loop);
+        future.add_done_callback(shared, [&] { look("e"); });
+        first.add_done_callback(shared, [&](const asyncio::Task<std::string>&) { look("f"); });
+        asyncio::AnyFuture(future).add_done_callback(shared, [&] { look("g"); });
+        loop.call_soon(shared, [&] { look("h"); });
+        future.set_result();
+        co_await asyncio::sleep(std::chrono::milliseconds(1));
+        EXPECT_EQ(seen.size(), 8U);
+        EXPECT_EQ(seen[0], "second");
+        EXPECT_EQ(seen[1], "a");
+        EXPECT_EQ(seen[2], "d");
+        EXPECT_EQ(with_default.get(), "none");
+        EXPECT_NE(shared[with_default], "second");
+    };
+    asyncio::testing::VirtualClock clock;
+    asyncio::run(main(), asyncio::RunOptions().clock(clock));
+}
+
+TEST(Contexts, of_children_are_copies_also_in_a_shared_one) {
+    const auto main = []() -> Coro<> {
+        const asyncio::Context shared = asyncio::copy_context();
+        const auto grandchild = []() -> Coro<> {
+            with_default.set("grandchild");
+            co_return;
+        };
+        const auto child = [&]() -> Coro<> {
+            with_default.set("child");
+            co_await create_task(grandchild());
+            EXPECT_EQ(with_default.get(), "child");
+        };
+        co_await create_task(asyncio::TaskOptions().context(shared), child());
+        EXPECT_EQ(shared[with_default], "child");
+    };
+    asyncio::run(main());
+}
+
+TEST(Contexts, of_a_task_show_what_it_sets) {
+    const auto main = []() -> Coro<> {
+        auto token = with_default.set("one");
+        const asyncio::Context mine = asyncio::current_task().get_context();
+        EXPECT_TRUE(mine == asyncio::current_task().get_context());
+        EXPECT_EQ(mine[with_default], "one");
+        with_default.set("two");
+        EXPECT_EQ(mine[with_default], "two");
+        EXPECT_THROW(mine.run([] {}), asyncio::RuntimeError) << "this task runs in it";
+        co_await asyncio::sleep(0);
+        EXPECT_EQ(with_default.get(), "two");
+        with_default.reset(token); // set in this context, before it had a name
+        EXPECT_FALSE(mine.contains(with_default));
+
+        // One that is done has let go of its context.
+        auto task = create_task(get_it());
+        const asyncio::Context its = task.get_context();
+        co_await task;
+        EXPECT_EQ(its.size(), 0U);
+        EXPECT_THROW(task.get_context(), asyncio::InvalidStateError);
+
+        // Another context that is entered is not the task's.
+        const asyncio::Context other;
+        other.run([&] { EXPECT_TRUE(asyncio::current_task().get_context() == mine); });
+        const asyncio::AnyTask me = asyncio::current_task();
+        const auto child = [&]() -> Coro<> {
+            EXPECT_TRUE(me.get_context() == mine);
+            co_return;
+        };
+        other.run([&] { create_task(asyncio::TaskOptions().eager_start(true), child()); });
+        EXPECT_TRUE(me.get_context() == mine);
+    };
+    asyncio::Context().run([&] { asyncio::run(main()); });
+}
+
+TEST(Contexts, outlive_loops_and_threads) {
+    const asyncio::Context context;
+    std::thread([&] { context.run([] { with_default.set("thread"); }); }).join();
+    EXPECT_EQ(context[with_default], "thread");
+    context.run([] {
+        const auto main = []() -> Coro<> {
+            EXPECT_EQ(with_default.get(), "thread");
+            with_default.set("main");
+            co_return;
+        };
+        asyncio::run(main());
+    });
+    EXPECT_EQ(context[with_default], "thread");
+}
+
+TEST(Contexts, of_tasks_do_not_keep_the_tasks_alive) {
+    struct Session {
+        asyncio::Task<> worker;
+    };
+    ContextVar<std::shared_ptr<Session>> session("session", nullptr);
+    ContextVar<asyncio::AnyTask> itself("itself");
+    std::weak_ptr<Session> watched;
+    const auto main = [&]() -> Coro<> {
+        itself.set(asyncio::current_task());
+        auto made = std::make_shared<Session>();
+        watched = made;
+        session.set(made);
+        const auto body = [&]() -> Coro<> {
+            itself.set(asyncio::current_task());
+            co_await asyncio::sleep(0);
+        };
+        made->worker = create_task(body());
+        co_await made->worker;
+    };
+    asyncio::Context().run([&] { asyncio::run(main()); });
+    EXPECT_TRUE(watched.expired());
+}
+
+TEST(Contexts, of_tasks_are_those_in_which_they_are_reported) {
+    std::vector<std::string> seen;
+    const auto failing = [](std::string name) -> Coro<> {
+        with_default.set(std::move(name));
+        throw 1;
+        co_return;
+    };
+    const auto cancelled = []() -> Coro<> {
+        with_default.set("at shutdown");
+        try {
+            co_await asyncio::sleep(1h);
+        } catch (const asyncio::CancelledError&) {
+        }
+        throw 2;
+    };
+    const auto main = [&]() -> Coro<> {
+        get_running_loop().set_exception_handler(
+            [&](asyncio::EventLoop&, const asyncio::ExceptionContext&) {
+                seen.push_back(with_default.get());
+                with_default.set("the handler's");
+            });
+        create_task(failing("never retrieved"));
+        co_await asyncio::sleep(0);
+        co_await asyncio::sleep(0);
+        create_task(failing("another"));
+        create_task(cancelled());
+        get_running_loop().call_soon([] {
+            with_default.set("callback");
+            throw 3;
+        });
+        co_await asyncio::sleep(0);
+        co_await asyncio::sleep(0);
+        EXPECT_EQ(with_default.get(), "none");
+    };
+    asyncio::Context().run([&] { asyncio::run(main()); });
+    EXPECT_EQ(seen,
+              (std::vector<std::string>{"never retrieved", "another", "callback", "at shutdown"}));
+}
+
+// --- Tokens ---
+
+TEST(Tokens, tell_what_was_before) {
+    ContextVar<int> var("var");
+    auto first = var.set(1);
+    auto second = var.set(2);
+    EXPECT_EQ(&second.var(), &var);
+    EXPECT_EQ(first.old_value(), std::nullopt);
+    EXPECT_EQ(second.old_value(), 1);
+    var.reset(first);
+    EXPECT_EQ(var.get(0), 0) << "what was before the first set, whatever came between";
+    var.reset(second);
+    EXPECT_EQ(var.get(), 1);
+}
+
+TEST(Tokens, are_used_once_also_if_moved) {
+    ContextVar<int> var("var");
+    auto token = var.set(1);
+    auto moved = std::move(token);
+    EXPECT_THROW(var.reset(token), asyncio::RuntimeError); // NOLINT(bugprone-use-after-move)
+    var.reset(moved);
+    EXPECT_THROW(var.reset(moved), asyncio::RuntimeError);
+}
+
+TEST(Tokens, are_refused_in_other_contexts) {
+    const auto main = []() -> Coro<> {
+        auto token = with_default.set("main");
+        const auto child = [&]() -> Coro<> {
+            EXPECT_THROW(with_default.reset(token), asyncio::ValueError);
+            EXPECT_EQ(with_default.get(), "main");
+            co_return;
+        };
+        co_await create_task(child());
+        const auto done = asyncio::create_future();
+        get_running_loop().call_soon([&] {
+            EXPECT_THROW(with_default.reset(token), asyncio::ValueError);
+            done.set_result();
+        });
+        co_await done;
+        const asyncio::Context context = asyncio::copy_context();
+        context.run([&] { EXPECT_THROW(with_default.reset(token), asyncio::ValueError); });
+        std::optional<ContextVar<std::string>::Token> inside;
+        context.run([&] { inside.emplace(with_default.set("context")); });
+        EXPECT_THROW(with_default.reset(*inside), asyncio::ValueError);
+        context.run([&] { with_default.reset(*inside); });
+        EXPECT_EQ(context[with_default], "main");
+        const auto await_it = [&]() -> Coro<> { // the same task, so the same context
+            co_await asyncio::sleep(0);
+            with_default.reset(token);
+        };
+        co_await await_it();
+        EXPECT_EQ(with_default.get(), "none");
+    };
+    asyncio::run(main());
+}
+
+TEST(Tokens, are_refused_by_a_task_that_took_the_place_of_another) {
+    const auto main = []() -> Coro<> {
+        std::optional<ContextVar<std::string>::Token> token;
+        const auto set = [&]() -> Coro<> {
+            token.emplace(with_default.set("child"));
+            co_return;
+        };
+        const auto reset = [&]() -> Coro<> {
+            EXPECT_THROW(with_default.reset(*token), asyncio::ValueError);
+            co_return;
+        };
+        co_await create_task(set());
+        for (int i = 0; i < 10; ++i) co_await create_task(reset());
+    };
+    asyncio::run(main());
+}
+
+TEST(Tokens, of_a_repeated_callback_are_good_in_its_next_call) {
+    int ends[2];
+    ASSERT_EQ(pipe(ends), 0);
+    const auto loop = asyncio::new_event_loop();
+    std::optional<ContextVar<std::string>::Token> token;
+    int calls = 0;
+    loop->add_writer(ends[1], [&] {
+        if (++calls == 1) {
+            token.emplace(with_default.set("first"));
+        } else {
+            EXPECT_EQ(with_default.get(), "first") << "its context lives as long as it does";
+            with_default.reset(*token);
+            EXPECT_EQ(with_default.get(), "none");
+            loop->remove_writer(ends[1]);
+            loop->stop();
+        }
+    });
+    loop->run_forever();
+    EXPECT_EQ(calls, 2);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+TEST(Tokens, of_a_scope_reset_at_its_end) {
+    {
+        const auto scoped = with_default.scoped("inside");
+        EXPECT_EQ(with_default.get(), "inside");
+    }
+    EXPECT_EQ(with_default.get(), "none");
+    // A frame that is destroyed while it is suspended is destroyed elsewhere: nothing to reset.
+    const auto forever = []() -> Coro<> {
+        const auto scoped = with_default.scoped("inside");
+        co_await asyncio::create_future();
+    };
+    const auto loop = asyncio::new_event_loop();
+    loop->set_exception_handler([](asyncio::EventLoop&, const asyncio::ExceptionContext&) {});
+    create_task(*loop, forever());
+    loop->call_soon([&] { loop->stop(); });
+    loop->run_forever();
+    const auto outside = with_default.scoped("outside");
+    loop->close();
+    EXPECT_EQ(with_default.get(), "outside");
 }
 
 } // namespace

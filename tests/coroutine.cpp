@@ -345,7 +345,7 @@ template <class Make> void expect_place_in_report(Make make) {
     asyncio::run_until_complete(*loop, answer());
     loop.reset();
     EXPECT_EQ(reports.count(), 1u);
-    EXPECT_EQ(reports.count("coroutine.cpp:" + std::to_string(line) + " created"), 1u)
+    EXPECT_EQ(reports.count("coroutine.cpp:" + std::to_string(line) + " in "), 1u)
         << line << reports.text();
     EXPECT_EQ(reports.count("created at "), 1u);
     EXPECT_EQ(reports.count("coroutine.cpp:" + std::to_string(made) + ">"), 1u)

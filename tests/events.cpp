@@ -1122,7 +1122,7 @@ TEST_F(EventsHandlers, the_default_one_describes_what_is_no_std_exception) {
     };
     EXPECT_EQ(described(std::make_exception_ptr(42)), "asyncio: m\n  exception: int\n");
     EXPECT_EQ(described(std::make_exception_ptr(asyncio::CancelledError("why"))),
-              "asyncio: m\n  exception: asyncio::v0::CancelledError: why\n");
+              "asyncio: m\n  exception: asyncio::CancelledError: why\n");
     EXPECT_EQ(described(nullptr), "asyncio: m\n");
 }
 

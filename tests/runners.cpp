@@ -6,15 +6,24 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
+#include <cstdlib>
+#include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
 
 using asyncio::Coro;
 using asyncio::create_task;
 using asyncio::get_running_loop;
 using asyncio::LoopOptions;
+using asyncio::Runner;
 using asyncio::RunOptions;
 using asyncio::testing::VirtualClock;
 using asyncio_test::Reports;
@@ -413,6 +422,400 @@ TEST(Run, lets_the_system_exit_of_another_task_out_and_cancels_main) {
     EXPECT_TRUE(cancelled);
 }
 
+// --- options ---
+
+// A variable of the environment, set for as long as this lives.
+class Environment {
+  public:
+    Environment(const char* name, const char* value) : name_(name) {
+        if (const char* old = std::getenv(name)) old_ = old;
+        ::setenv(name, value, 1);
+    }
+    ~Environment() {
+        if (old_) {
+            ::setenv(name_, old_->c_str(), 1);
+        } else {
+            ::unsetenv(name_);
+        }
+    }
+    Environment(const Environment&) = delete;
+    Environment& operator=(const Environment&) = delete;
+
+  private:
+    const char* name_;
+    std::optional<std::string> old_;
+};
+
+Coro<std::string> backend_name() { co_return get_running_loop().backend().name(); }
+
+TEST(RunOptions, choose_a_backend_and_the_loop_tells_which) {
+    const Environment none("ASYNCIO_BACKEND", "");
+    EXPECT_EQ(asyncio::run(backend_name()), "epoll");
+    EXPECT_EQ(asyncio::run(backend_name(), RunOptions().backend("epoll")), "epoll");
+    EXPECT_EQ(asyncio::run(backend_name(), RunOptions().backend("auto")), "epoll");
+}
+
+TEST(RunOptions, with_an_unknown_backend_are_refused_and_close_the_coroutine) {
+    const std::string text = message_of<asyncio::ValueError>(
+        [] { asyncio::run(backend_name(), RunOptions().backend("kqueue")); });
+    EXPECT_TRUE(contains(text, "'kqueue'")) << text;
+    EXPECT_TRUE(contains(text, "choose epoll, or auto")) << text;
+    EXPECT_FALSE(contains(text, "ASYNCIO_BACKEND")) << text;
+}
+
+TEST(RunOptions, come_before_the_variable_for_the_backend) {
+    const Environment unknown("ASYNCIO_BACKEND", "xyz");
+    const std::string text = message_of<asyncio::ValueError>([] { asyncio::run(backend_name()); });
+    EXPECT_TRUE(contains(text, "'xyz'")) << text;
+    EXPECT_TRUE(contains(text, "ASYNCIO_BACKEND")) << text;
+    EXPECT_EQ(asyncio::run(backend_name(), RunOptions().backend("epoll")), "epoll");
+    const Environment known("ASYNCIO_BACKEND", "auto");
+    EXPECT_EQ(asyncio::run(backend_name()), "epoll");
+}
+
+// --- Runner ---
+
+TEST(Runner, runs_several_mains_on_one_loop) {
+    Runner runner;
+    asyncio::EventLoop& loop = runner.get_loop();
+    const auto main = []() -> Coro<asyncio::EventLoop*> { co_return &get_running_loop(); };
+    EXPECT_EQ(runner.run(main()), &loop);
+    EXPECT_EQ(runner.run(main), &loop);
+    EXPECT_EQ(runner.run(asyncio::sleep(0, 3)), 3);
+    EXPECT_EQ(*runner.run(move_only()), 7);
+    EXPECT_THROW(runner.run(throws_own()), Own);
+    EXPECT_EQ(runner.run(answer()), 42);
+    EXPECT_FALSE(loop.is_closed());
+}
+
+TEST(Runner, keeps_the_callable_and_its_arguments_until_the_end) {
+    Runner runner;
+    auto function = [](const std::string& text, int times) -> Coro<std::string> {
+        co_await asyncio::sleep(0);
+        std::string all;
+        for (int i = 0; i < times; ++i) all += text;
+        co_return all;
+    };
+    EXPECT_EQ(runner.run(function, std::string(40, 'x'), 3), std::string(120, 'x'));
+}
+
+Coro<> throws_int() {
+    co_await asyncio::sleep(0);
+    throw 42;
+}
+
+TEST(Runner, lets_an_exception_out_as_itself) {
+    Runner runner;
+    const auto failure = std::make_exception_ptr(Own{5});
+    const auto main = [](std::exception_ptr exception) -> Coro<> {
+        co_await asyncio::sleep(0);
+        std::rethrow_exception(exception);
+    };
+    try {
+        runner.run(main(failure));
+        FAIL();
+    } catch (const Own&) {
+        EXPECT_EQ(std::current_exception(), failure); // the same object
+    }
+    try {
+        asyncio::run(throws_int());
+        FAIL();
+    } catch (int number) {
+        EXPECT_EQ(number, 42);
+    }
+}
+
+TEST(Runner, lets_a_task_go_on_in_the_next_main) {
+    VirtualClock clock;
+    Runner runner{RunOptions().clock(clock)};
+    asyncio::Task<int> task;
+    const auto first = [](asyncio::Task<int>& t) -> Coro<> {
+        t = create_task(asyncio::detail::await_it(asyncio::sleep(5, 1)));
+        co_await asyncio::sleep(1);
+    };
+    const auto second = [](asyncio::Task<int> t) -> Coro<int> { co_return co_await t; };
+    runner.run(first(task));
+    EXPECT_FALSE(task.done());
+    EXPECT_EQ(runner.run(second(task)), 1);
+    EXPECT_EQ(runner.run(task), 1);
+}
+
+TEST(Runner, waits_for_a_task_and_a_future_of_its_loop) {
+    Runner runner;
+    const auto task = create_task(runner.get_loop(), answer());
+    EXPECT_EQ(runner.run(task), 42);
+    const auto future = asyncio::create_future(runner.get_loop());
+    runner.get_loop().call_soon([future] { future.set_result(); });
+    runner.run(future);
+    Runner other;
+    const auto pending = asyncio::create_future(runner.get_loop());
+    EXPECT_TRUE(
+        contains(message_of<asyncio::RuntimeError>([&] { other.run(pending); }), "different loop"));
+}
+
+const asyncio::ContextVar<int> variable("variable", 0);
+
+TEST(Runner, runs_all_its_mains_in_one_context_and_nobody_else_in_it) {
+    variable.set(1);
+    Runner runner;
+    const auto increment = []() -> Coro<int> {
+        co_await asyncio::sleep(0);
+        const int value = variable.get() + 1;
+        variable.set(value);
+        co_await asyncio::sleep(0);
+        co_return value;
+    };
+    const auto child = [](auto function) -> Coro<int> { co_return co_await create_task(function); };
+    EXPECT_EQ(runner.run(increment()), 2); // copied from here by the first
+    variable.set(100);                     // too late
+    EXPECT_EQ(runner.run(increment()), 3);
+    EXPECT_EQ(runner.run(increment), 4);
+    EXPECT_EQ(runner.run(child(increment)), 5); // a child has a copy of its own
+    EXPECT_EQ(runner.run(increment()), 5);
+    const auto fails = []() -> Coro<> {
+        variable.set(10);
+        co_await asyncio::sleep(0);
+        throw Own{1};
+    };
+    EXPECT_THROW(runner.run(fails()), Own);
+    EXPECT_EQ(runner.run(increment()), 11);
+    EXPECT_EQ(variable.get(), 100);
+    const asyncio::Context context = asyncio::copy_context();
+    EXPECT_EQ(runner.run(context, increment()), 101);
+    EXPECT_EQ(runner.run(context, increment), 102);
+    EXPECT_EQ(context[variable], 102);
+    EXPECT_EQ(runner.run(increment()), 12);
+    Runner other;
+    EXPECT_EQ(other.run(increment()), 101);
+    variable.set(0);
+}
+
+TEST(Runner, makes_its_loop_when_it_is_asked_for_one) {
+    Runner runner{RunOptions().backend("none such")};
+    EXPECT_THROW(runner.get_loop(), asyncio::ValueError);
+    EXPECT_THROW(runner.run(answer()), asyncio::ValueError);
+    runner.close(); // of nothing: as in asyncio, no end
+    EXPECT_THROW(runner.get_loop(), asyncio::ValueError);
+}
+
+TEST(Runner, that_is_closed_refuses_and_closes_the_coroutine) {
+    Runner runner;
+    EXPECT_EQ(runner.run(answer()), 42);
+    asyncio::EventLoop& loop = runner.get_loop();
+    const Reports reports(loop);
+    runner.close();
+    EXPECT_TRUE(loop.is_closed());
+    runner.close(); // once is enough
+    for (const std::string& text :
+         {message_of<asyncio::RuntimeError>([&] { runner.run(answer()); }),
+          message_of<asyncio::RuntimeError>([&] { runner.run(answer); }),
+          message_of<asyncio::RuntimeError>([&] { runner.get_loop(); })}) {
+        EXPECT_TRUE(contains(text, "Runner is closed")) << text;
+    }
+    EXPECT_EQ(reports.count(), 0u) << reports.text();
+}
+
+TEST(Runner, inside_a_running_loop_is_refused) {
+    Runner runner;
+    Reports reports;
+    const auto main = [](Runner& same, Reports& all) -> Coro<> {
+        all.watch(get_running_loop());
+        Runner other;
+        all.watch(other.get_loop());
+        for (const std::string& text :
+             {message_of<asyncio::RuntimeError>([&] { same.run(answer()); }),
+              message_of<asyncio::RuntimeError>([&] { other.run(answer()); }),
+              message_of<asyncio::RuntimeError>([&] { other.run(answer); })}) {
+            EXPECT_TRUE(contains(text, "Runner.run() cannot be called from a running event loop"))
+                << text;
+        }
+        EXPECT_TRUE(
+            contains(message_of<asyncio::RuntimeError>([&] { same.close(); }), "already running"));
+        co_await asyncio::sleep(0); // all is as it was
+        EXPECT_EQ(asyncio::all_tasks().size(), 1u);
+    };
+    runner.run(main(runner, reports));
+    EXPECT_EQ(runner.run(answer()), 42);
+    // The other one could not be closed properly where it was destroyed, and says so.
+    EXPECT_EQ(reports.count(), 1u) << reports.text();
+    EXPECT_EQ(reports.count("closing the runner failed"), 1u) << reports.text();
+}
+
+TEST(Runner, cancels_what_is_left_when_it_is_closed_or_destroyed) {
+    for (const bool destroyed : {false, true}) {
+        auto runner = std::make_unique<Runner>();
+        const Reports reports(runner->get_loop());
+        int cleaned = 0;
+        const auto main = [](int& count) -> Coro<> {
+            const auto child = [](int& c) -> Coro<> {
+                try {
+                    co_await asyncio::sleep(1000);
+                } catch (const asyncio::CancelledError&) {
+                    ++c;
+                }
+                co_await asyncio::sleep(0);
+                ++c;
+            };
+            create_task(child(count));
+            co_await asyncio::sleep(0);
+        };
+        runner->run(main(cleaned));
+        EXPECT_EQ(cleaned, 0);
+        if (!destroyed) runner->close();
+        runner.reset();
+        EXPECT_EQ(cleaned, 2);
+        EXPECT_EQ(reports.count(), 0u) << reports.text();
+    }
+}
+
+// Leaves a task that throws this when it is cancelled.
+template <class Failure> Coro<> leaves_one_that_throws() {
+    const auto child = []() -> Coro<> {
+        try {
+            co_await asyncio::sleep(1000);
+        } catch (const asyncio::CancelledError&) {
+            throw Failure();
+        }
+    };
+    create_task(child());
+    co_await asyncio::sleep(0);
+}
+
+TEST(Runner, closed_throws_the_system_exit_of_a_task_and_destroyed_reports_it) {
+    {
+        Runner runner;
+        runner.run(leaves_one_that_throws<asyncio::SystemExit>());
+        EXPECT_THROW(runner.close(), asyncio::SystemExit);
+        EXPECT_THROW(runner.get_loop(), asyncio::RuntimeError);
+        runner.close();
+    }
+    EXPECT_THROW(asyncio::run(leaves_one_that_throws<asyncio::SystemExit>()), asyncio::SystemExit);
+    Reports reports;
+    {
+        Runner runner;
+        reports.watch(runner.get_loop());
+        runner.run(leaves_one_that_throws<asyncio::SystemExit>());
+    }
+    EXPECT_EQ(reports.count("closing the runner failed"), 1u) << reports.text();
+}
+
+TEST(Run, keeps_the_exception_of_main_if_the_shutdown_throws_too) {
+    Reports reports;
+    const auto main = [](Reports& all) -> Coro<> {
+        all.watch(get_running_loop());
+        co_await leaves_one_that_throws<asyncio::SystemExit>();
+        throw asyncio::KeyboardInterrupt();
+    };
+    EXPECT_THROW(asyncio::run(main(reports)), asyncio::KeyboardInterrupt);
+    EXPECT_EQ(reports.count("closing the runner failed"), 1u) << reports.text();
+}
+
+// --- what hangs on a loop is shut down in order ---
+
+class Step final : public asyncio::detail::ShutdownStep {
+  public:
+    Step(std::string name, std::vector<std::string>& log, std::function<void()> also = {})
+        : name_(std::move(name)), log_(log), also_(std::move(also)) {}
+    ~Step() override { log_.push_back("destroyed " + name_); }
+    void shut_down(asyncio::EventLoop& loop) override {
+        EXPECT_FALSE(loop.is_closed());
+        asyncio::run_until_complete(loop, note(name_, log_));
+        if (also_) also_();
+    }
+
+  private:
+    static Coro<> note(std::string name, std::vector<std::string>& log) {
+        co_await asyncio::sleep(0);
+        log.push_back(name);
+    }
+    std::string name_;
+    std::vector<std::string>& log_;
+    std::function<void()> also_;
+};
+
+using Lines = std::vector<std::string>;
+
+// Hangs the steps on the loop that runs, the later one first, and leaves a task behind.
+Coro<> with_steps(Lines& log, std::function<void()> first = {}, std::function<void()> second = {}) {
+    auto& steps = get_running_loop().core().shutdown_steps;
+    steps[asyncio::detail::shutdown_default_executor] =
+        std::make_unique<Step>("executor", log, std::move(second));
+    steps[asyncio::detail::shutdown_asyncgens] =
+        std::make_unique<Step>("generators", log, std::move(first));
+    const auto child = [](Lines& lines) -> Coro<> {
+        try {
+            co_await asyncio::sleep(1000);
+        } catch (const asyncio::CancelledError&) {
+        }
+        co_await asyncio::sleep(0);
+        lines.push_back("task");
+    };
+    create_task(child(log));
+    co_await asyncio::sleep(0);
+}
+
+const Lines in_order = {"task", "generators", "executor", "destroyed generators",
+                        "destroyed executor"};
+
+TEST(ShutdownSteps, run_in_order_after_the_tasks_and_before_the_loop_is_closed) {
+    Lines log;
+    asyncio::run(with_steps(log));
+    EXPECT_EQ(log, in_order);
+}
+
+TEST(ShutdownSteps, run_also_when_main_has_failed) {
+    Lines log;
+    const auto main = [](Lines& lines) -> Coro<> {
+        co_await with_steps(lines);
+        throw Own{1};
+    };
+    EXPECT_THROW(asyncio::run(main(log)), Own);
+    EXPECT_EQ(log, in_order);
+}
+
+TEST(ShutdownSteps, that_throw_are_reported_and_the_next_one_runs) {
+    Lines log;
+    Reports reports;
+    const auto main = [](Lines& lines, Reports& all) -> Coro<int> {
+        all.watch(get_running_loop());
+        co_await with_steps(
+            lines, [] { throw Own{1}; }, [] { throw std::runtime_error("executor failed"); });
+        co_return 5;
+    };
+    EXPECT_EQ(asyncio::run(main(log, reports)), 5);
+    EXPECT_EQ(log, in_order);
+    EXPECT_EQ(reports.count(), 2u) << reports.text();
+    EXPECT_EQ(reports.count("unhandled exception during the shutdown"), 2u) << reports.text();
+}
+
+TEST(ShutdownSteps, run_all_though_one_interrupts_and_what_interrupts_is_thrown) {
+    Lines log;
+    Runner runner;
+    runner.run(with_steps(log, [] { throw asyncio::SystemExit(3); }));
+    EXPECT_THROW(runner.close(), asyncio::SystemExit);
+    EXPECT_EQ(log, in_order);
+}
+
+TEST(ShutdownSteps, run_though_a_task_interrupts_the_wait_for_the_tasks) {
+    Lines log;
+    const auto main = [](Lines& lines) -> Coro<> {
+        co_await with_steps(lines); // this one's clean-up takes one turn more than the other's
+        co_await leaves_one_that_throws<asyncio::SystemExit>();
+    };
+    EXPECT_THROW(asyncio::run(main(log)), asyncio::SystemExit);
+    EXPECT_EQ(log.size(), 5u);
+    EXPECT_EQ(log.back(), "destroyed executor");
+}
+
+TEST(ShutdownSteps, are_destroyed_by_a_loop_that_no_runner_closes) {
+    Lines log;
+    auto loop = asyncio::new_event_loop();
+    loop->core().shutdown_steps[asyncio::detail::shutdown_asyncgens] =
+        std::make_unique<Step>("generators", log);
+    loop->close();
+    EXPECT_EQ(log, Lines{"destroyed generators"});
+}
+
 // --- closing a loop with tasks alive ---
 
 TEST(ClosingALoop, destroys_pending_tasks_with_a_report_of_each) {
@@ -503,6 +906,29 @@ TEST(ClosingALoop, survives_locals_that_cancel_and_complete_others) {
     asyncio::run_until_complete(*loop, nop());
     loop.reset();
     EXPECT_EQ(reports.count("Task was destroyed but it is pending!"), 6u) << reports.text();
+}
+
+TEST(Runners, in_a_forked_child_of_a_coroutine_start_afresh) {
+    int status = -1;
+    const auto main = [&]() -> Coro<> {
+        const pid_t child = ::fork();
+        if (child == 0) {
+            int code = 1;
+            try {
+                const auto nothing = []() -> Coro<int> { co_return 7; };
+                code = asyncio::run(nothing());
+            } catch (...) {
+                code = 2;
+            }
+            ::_exit(code);
+        }
+        while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+        }
+        co_return;
+    };
+    asyncio::run(main());
+    EXPECT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 7);
 }
 
 } // namespace

@@ -74,6 +74,7 @@ class ASYNCIO_API ForeignWait : public Operation {
 
   private:
     void run() override { task_->step(); }
+    void run_in_debug() override { task_->step_in_debug(); }
     void resumed() noexcept;
 
     TaskBase* task_ = nullptr;
@@ -225,6 +226,8 @@ class PromiseBase : public PooledFrame {
             return Refused();
         }
     }
+
+    friend struct DebuggerFacts;
 
     std::uintptr_t outer_ = 0;
 };

@@ -15,6 +15,7 @@
 
 #include <asyncio/clock.hpp>
 #include <asyncio/detail/context.hpp>
+#include <asyncio/detail/debugger.hpp>
 #include <asyncio/detail/frame_pool.hpp>
 #include <asyncio/detail/thread_door.hpp>
 #include <asyncio/detail/timer_heap.hpp>
@@ -22,6 +23,8 @@
 #include <asyncio/kernel/backend.hpp>
 
 #include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <exception>
 #include <memory>
 #include <source_location>
@@ -66,6 +69,8 @@ class ASYNCIO_API HandleState : public Timer, public Pooled {
     bool cancelled() const noexcept { return cancelled_; }
 
     void run() override;
+    void run_in_debug() override;
+    bool keeps_order() const noexcept override { return true; }
     void discard() noexcept override;
     CancelOutcome try_cancel() noexcept override;
 
@@ -88,7 +93,7 @@ class ASYNCIO_API HandleState : public Timer, public Pooled {
     bool repeats_ = false; // a descriptor's callback stays until it is cancelled
     bool queued_ = false;  // for these: in the ready queue
     EventLoop* loop_;
-    ContextRef context_;
+    OwnContext context_;
     std::source_location where_;
 };
 
@@ -103,6 +108,8 @@ class ASYNCIO_API ThreadSafeState : public Runnable {
     bool cancelled() const noexcept { return stage_.load(std::memory_order_acquire) == called_off; }
 
     void run() override;
+    void run_in_debug() override;
+    bool keeps_order() const noexcept override { return true; }
     void discard() noexcept override;
 
   protected:
@@ -120,7 +127,7 @@ class ASYNCIO_API ThreadSafeState : public Runnable {
     std::atomic<std::uint32_t> references_ = 2; // the loop's and the handle's
     std::atomic<int> stage_ = waiting;
     EventLoop* loop_;
-    ContextRef context_;
+    OwnContext context_;
     std::source_location where_;
 };
 
@@ -181,22 +188,65 @@ template <class F, class... Args> class Bound {
     std::tuple<Args...> arguments_;
 };
 
+// What a floor above keeps in a loop.
+class ASYNCIO_API LoopExtra {
+  public:
+    virtual ~LoopExtra();
+    LoopExtra(const LoopExtra&) = delete;
+    LoopExtra& operator=(const LoopExtra&) = delete;
+
+  protected:
+    LoopExtra() = default;
+};
+
+// The same, to be shut down by a Runner after the tasks. close() destroys it.
+class ASYNCIO_API ShutdownStep : public LoopExtra {
+  public:
+    // Called while the loop does not run, and may run it. What it throws is reported, but for
+    // KeyboardInterrupt and SystemExit, which leave Runner::close().
+    virtual void shut_down(EventLoop& loop) = 0;
+};
+// In this order.
+enum ShutdownStage { shutdown_asyncgens, shutdown_default_executor, shutdown_stages };
+
 // What the floors above share with the loop; nothing for users.
 struct LoopCore {
     ReadyQueue ready;
     TimerHeap timers;
-    ContextRef context; // the current one, while the loop runs
+    ContextRef context;                // the current one, while the loop runs
+    ContextRef* own_context = nullptr; // while Context::run() has put `context` aside: where
+    OwnContext* callback = nullptr;    // of the callback that runs now, if one does
     TaskBase* current_task = nullptr;
-    Runnable* tasks = nullptr; // those that are not done; each unlinks itself
+    Runnable* tasks = nullptr;               // those that are not done; each unlinks itself
+    std::unique_ptr<LoopExtra> task_factory; // null: tasks are made as usual
     std::uint64_t last_done_callback = 0;
     std::uint32_t references = 1; // futures and handles may outlive the loop's owner
+    std::unique_ptr<ShutdownStep> shutdown_steps[shutdown_stages]; // null: there is nothing to do
 };
 
 struct CloseLoop {
     ASYNCIO_API void operator()(EventLoop* loop) const noexcept;
 };
 
+ASYNCIO_API ContextRef ref_of(const Context& context) noexcept;
+template <class F>
+concept NoContext = !std::is_same_v<std::remove_cvref_t<F>, Context>;
+
 } // namespace detail
+
+// A Context, and the place where it was passed: how call_soon and its like take one.
+class InContext {
+  public:
+    InContext(const Context& context,
+              std::source_location where = std::source_location::current()) noexcept
+        : context_(detail::ref_of(context)), where_(where) {}
+
+  private:
+    friend class EventLoop;
+    friend class AnyFuture;
+    detail::ContextRef context_;
+    std::source_location where_;
+};
 
 // How a loop is made. Chained setters: `LoopOptions().debug(true)`.
 class LoopOptions {
@@ -216,19 +266,40 @@ class LoopOptions {
         debug_ = on ? 1 : 0;
         return *this;
     }
+    // How the loop waits: "epoll", or "auto" for the best that this machine has, which is epoll so
+    // far. new_event_loop() throws ValueError for another name. Default: what the variable
+    // ASYNCIO_BACKEND says, else "auto". The loop tells by loop.backend().name().
+    LoopOptions& backend(std::string name) {
+        backend_ = std::move(name);
+        return *this;
+    }
+    // For tests: what is ready in a turn runs in an order that is drawn by this seed, the same for
+    // the same program and seed wherever it runs. A program that is right in every order that the
+    // library promises is right under every seed: callbacks (of call_soon, call_soon_threadsafe,
+    // call_later, add_done_callback) keep their order among themselves, and what becomes ready in a
+    // turn still runs in a later one. What is shuffled is which of the tasks that are ready takes
+    // its turn first, and when the callbacks come in between.
+    LoopOptions& shuffle_ready(std::uint64_t seed) noexcept {
+        shuffled_ = true;
+        seed_ = seed;
+        return *this;
+    }
 
   private:
     friend class EventLoop;
     Clock* clock_ = nullptr;
     const SystemCalls* calls_ = nullptr;
     int debug_ = -1;
+    std::string backend_; // empty: not chosen
+    bool shuffled_ = false;
+    std::uint64_t seed_ = 0;
 };
 
 // Owns a loop, and closes it at the end of its life.
 using EventLoopOwner = std::unique_ptr<EventLoop, detail::CloseLoop>;
 
 // A loop that is neither running nor closed. Throws std::system_error if the kernel refuses it the
-// descriptors that it needs. (asyncio.new_event_loop)
+// descriptors that it needs, ValueError for an unknown backend. (asyncio.new_event_loop)
 ASYNCIO_API EventLoopOwner new_event_loop(const LoopOptions& options = {});
 
 // The loop that runs in this thread. Throws RuntimeError if none does. (asyncio.get_running_loop)
@@ -247,7 +318,7 @@ class ASYNCIO_API EventLoop {
     // then what was ready stays so, for the next run. (loop.run_forever)
     void run_forever();
     // The turn that runs now is the last one; before run_forever: it makes one turn. (loop.stop)
-    void stop() noexcept { stopping_ = true; }
+    void stop() noexcept { turn_flags_ |= stop_flag; }
     bool is_running() const noexcept { return running_; }
     bool is_closed() const noexcept { return closed_; }
     // Drops all callbacks and timers, and destroys the tasks that are still pending, with a report
@@ -255,39 +326,48 @@ class ASYNCIO_API EventLoop {
     // is running. (loop.close)
     void close();
 
-    // Calls function(arguments...) in the next turn, in the order of the calls. The arguments are
-    // kept as copies (std::ref for a reference) and moved into the call. Throws RuntimeError if the
-    // loop is closed. (loop.call_soon)
-    template <class F>
+    // Calls function(arguments...) in the next turn, in the order of the calls; in a copy of the
+    // current context, or, if a Context is passed first, in that one. The arguments are kept as
+    // copies (std::ref for a reference) and moved into the call. Throws RuntimeError if the loop is
+    // closed. (loop.call_soon)
+    template <detail::NoContext F>
     Handle call_soon(F&& function, std::source_location where = std::source_location::current());
-    template <class F, class A, class... Args>
+    template <detail::NoContext F, class A, class... Args>
     Handle call_soon(F&& function, A&& first, Args&&... arguments);
+    template <class F, class... Args>
+    Handle call_soon(InContext context, F&& function, Args&&... arguments);
 
     // Any thread: the same, and wakes the loop if it sleeps; calls of one thread keep their order.
     // The function runs, and is destroyed, on the loop's thread. Throws RuntimeError if the loop is
     // closed. (loop.call_soon_threadsafe)
-    template <class F>
+    template <detail::NoContext F>
     ThreadSafeHandle
     call_soon_threadsafe(F&& function,
                          std::source_location where = std::source_location::current());
-    template <class F, class A, class... Args>
+    template <detail::NoContext F, class A, class... Args>
     ThreadSafeHandle call_soon_threadsafe(F&& function, A&& first, Args&&... arguments);
+    template <class F, class... Args>
+    ThreadSafeHandle call_soon_threadsafe(InContext context, F&& function, Args&&... arguments);
 
     // Calls function(arguments...) after the delay, never early; equal deadlines in the order of
     // the calls. A negative delay is reported to the exception handler: its deadline has passed
-    // already. Throws RuntimeError if the loop is closed, ValueError for a delay of NaN.
-    // (loop.call_later)
-    template <class F>
+    // already. Throws RuntimeError if the loop is closed, ValueError for a delay of NaN. A Context
+    // comes after the delay. (loop.call_later)
+    template <detail::NoContext F>
     TimerHandle call_later(Delay delay, F&& function,
                            std::source_location where = std::source_location::current());
-    template <class F, class A, class... Args>
+    template <detail::NoContext F, class A, class... Args>
     TimerHandle call_later(Delay delay, F&& function, A&& first, Args&&... arguments);
+    template <class F, class... Args>
+    TimerHandle call_later(Delay delay, InContext context, F&& function, Args&&... arguments);
     // The same at a point in time on the loop's clock. (loop.call_at)
-    template <class F>
+    template <detail::NoContext F>
     TimerHandle call_at(TimePoint when, F&& function,
                         std::source_location where = std::source_location::current());
-    template <class F, class A, class... Args>
+    template <detail::NoContext F, class A, class... Args>
     TimerHandle call_at(TimePoint when, F&& function, A&& first, Args&&... arguments);
+    template <class F, class... Args>
+    TimerHandle call_at(TimePoint when, InContext context, F&& function, Args&&... arguments);
 
     // The loop's clock now. (loop.time)
     TimePoint time() const noexcept {
@@ -319,10 +399,18 @@ class ASYNCIO_API EventLoop {
     // Writes one block to standard error. (loop.default_exception_handler)
     static void default_exception_handler(const ExceptionContext& context) noexcept;
 
-    // A flag for you to read: nothing in the library looks at it yet. (loop.get_debug,
-    // loop.set_debug)
-    bool get_debug() const noexcept { return debug_; }
-    void set_debug(bool on) noexcept { debug_ = on; }
+    // In debug mode a callback, or a step of a task, that takes slow_callback_duration() or longer
+    // is reported to the exception handler, from the next turn on; and what belongs to the loop's
+    // thread (call_soon, create_task, cancel, set_result, ...) throws RuntimeError if it is called
+    // from another one while the loop runs. Set it before other threads know the loop.
+    // (loop.get_debug, loop.set_debug)
+    bool get_debug() const noexcept { return (turn_flags_ & debug_flag) != 0; }
+    void set_debug(bool on) noexcept;
+    // On the loop's clock; default 100 ms. (loop.slow_callback_duration)
+    std::chrono::nanoseconds slow_callback_duration() const noexcept {
+        return std::chrono::nanoseconds(slow_ns_);
+    }
+    void set_slow_callback_duration(Delay duration) noexcept { slow_ns_ = duration.nanoseconds(); }
 
     Clock& clock() const noexcept { return *clock_; }
     // Throws RuntimeError if the loop is closed.
@@ -337,15 +425,37 @@ class ASYNCIO_API EventLoop {
     void release() noexcept {
         if (--core_.references == 0) delete this;
     }
+    // In debug mode also if the loop runs in another thread.
     void throw_if_closed() const {
-        if (closed_) [[unlikely]] {
-            throw_closed();
+        if (guarded_) [[unlikely]] {
+            if (closed_) throw_closed();
+            throw_if_elsewhere();
+        }
+    }
+    // In debug mode: throws RuntimeError if the loop runs in another thread.
+    void check_thread() const {
+        if (guarded_) [[unlikely]] {
+            throw_if_elsewhere();
         }
     }
     // As run_forever() does, which calls this first.
     void throw_if_cannot_run() const;
     // Any thread: queues a node, and wakes the loop. False if the loop is closed.
     bool enter_from_any_thread(detail::Runnable& node) noexcept;
+    // The same in a signal handler, which may have interrupted this loop anywhere.
+    bool enter_from_signal_handler(detail::Runnable& node) noexcept;
+    // call_exception_handler(make()); if there is no memory for that, a line on standard error.
+    template <class Make> void tell(Make make) {
+        try {
+            call_exception_handler(make());
+        } catch (const KeyboardInterrupt&) {
+            throw;
+        } catch (const SystemExit&) {
+            throw;
+        } catch (...) {
+            report_failed();
+        }
+    }
     // call_exception_handler(make()) for destructors: what the handler throws is dropped, and so is
     // the report if there is no memory for it; then a line on standard error says so.
     template <class Make> void report(Make make) noexcept { report(this, make); }
@@ -362,51 +472,91 @@ class ASYNCIO_API EventLoop {
         }
     }
 
+    // For run_in_debug(): calls step(), and reports tell(), an ExceptionContext whose message is
+    // what was executed, if that took too long.
+    template <class Step, class Tell> void run_watched(Step step, Tell tell) {
+        const std::int64_t begin_ns = clock_->now_ns();
+        step();
+        std::int64_t took_ns = 0;
+        if (__builtin_sub_overflow(clock_->now_ns(), begin_ns, &took_ns)) took_ns = INT64_MAX;
+        if (took_ns < slow_ns_) [[likely]]
+            return;
+        report([&] {
+            ExceptionContext context = tell();
+            context.message = slow_message(context.message, took_ns);
+            return context;
+        });
+    }
+
   private:
     friend EventLoopOwner new_event_loop(const LoopOptions&);
     friend struct detail::CloseLoop;
     friend class detail::HandleState;
+    friend struct detail::DebuggerFacts;
 
     struct Handler {
         virtual ~Handler() = default;
         virtual void operator()(EventLoop& loop, const ExceptionContext& context) = 0;
     };
     struct Descriptors; // the callbacks of add_reader and add_writer
+    struct Shuffle;
+
+    // What the end of a turn looks at: 0 if another plain one follows.
+    static constexpr std::uint8_t stop_flag = 1; // the turn that runs is the last one
+    static constexpr std::uint8_t debug_flag = 2;
+    static constexpr std::uint8_t shuffle_flag = 4;
 
     explicit EventLoop(const LoopOptions& options);
     ~EventLoop();
 
-    void run_once();
+    template <bool Plain> void run_once();
+    void run_watched_turn();
+    void run_ready_watched();
     void wait_for_work();
+    [[noreturn]] void throw_deadlock() const;
+    void throw_if_elsewhere() const;
+    static std::string slow_message(const std::string& what, std::int64_t took_ns);
     void drop_ready() noexcept;
     [[noreturn]] static void throw_closed();
     static void report_failed() noexcept;
+    // A State that keeps the function, with the arguments if there are any.
+    template <class State, class F, class... Args>
+    State* make_callback(std::source_location where, F&& function, Args&&... arguments);
+    template <class State, class F, class... Args>
+    State* make_callback(InContext& context, F&& function, Args&&... arguments);
     Handle schedule_soon(detail::HandleState* state);
+    ThreadSafeHandle schedule_threadsafe(detail::ThreadSafeState* state);
+    TimerHandle schedule_later(detail::HandleState* state, Delay delay);
     TimerHandle schedule_at(detail::HandleState* state, std::int64_t when_ns);
-    std::int64_t deadline_after(Delay delay, std::source_location where);
     void watch(int descriptor, bool writing, detail::HandleState* state);
     bool unwatch(int descriptor, bool writing) noexcept;
 
     detail::LoopCore core_;
     bool running_ = false;
-    bool stopping_ = false;
+    std::uint8_t turn_flags_ = 0;
     bool closed_ = false;
-    bool debug_ = false;
+    bool guarded_ = false; // closed, or in debug mode
     detail::ThreadDoor door_;
     Clock* clock_;
     std::unique_ptr<Backend> backend_;
     std::unique_ptr<Clock> own_clock_;
     std::unique_ptr<Descriptors> descriptors_;
     std::shared_ptr<Handler> exception_handler_;
+    std::unique_ptr<Shuffle> shuffle_;
+    std::int64_t slow_ns_ = 100'000'000;
+    std::atomic<bool> occupied_ = false; // running_, for other threads
+    detail::LivingLoop living_;
 };
 
 namespace detail {
 
 // The running loop's current context, or the thread's own where no loop runs.
 ASYNCIO_API ContextRef& current_context() noexcept;
-// The same, for what is made for this loop now.
-inline const ContextRef& context_for(EventLoop& loop) noexcept {
-    return loop.is_running() ? loop.core().context : current_context();
+// The same, while no loop runs in this thread.
+ASYNCIO_API OwnContext& context_of_thread() noexcept;
+// What is made for this loop now inherits this.
+inline ContextRef context_for(EventLoop& loop) noexcept {
+    return (loop.is_running() ? loop.core().context : current_context()).variables();
 }
 
 } // namespace detail
@@ -478,87 +628,109 @@ class ASYNCIO_API ThreadSafeHandle {
     detail::ThreadSafeState* state_ = nullptr;
 };
 
-template <class F> Handle EventLoop::call_soon(F&& function, std::source_location where) {
-    throw_if_closed();
-    using State = detail::Callback<std::decay_t<F>, detail::HandleState>;
-    return schedule_soon(new State(std::forward<F>(function), *this, where));
-}
-
-template <class F, class A, class... Args>
-Handle EventLoop::call_soon(F&& function, A&& first, Args&&... arguments) {
-    using B = detail::Bound<std::decay_t<F>, std::decay_t<A>, std::decay_t<Args>...>;
-    return call_soon(
-        B(std::forward<F>(function), std::forward<A>(first), std::forward<Args>(arguments)...),
-        std::source_location());
-}
-
-template <class F>
-ThreadSafeHandle EventLoop::call_soon_threadsafe(F&& function, std::source_location where) {
-    using State = detail::Callback<std::decay_t<F>, detail::ThreadSafeState>;
-    auto* state = new State(std::forward<F>(function), *this, where);
-    ThreadSafeHandle handle(state);
-    if (!enter_from_any_thread(*state)) {
-        state->release();
-        throw_closed();
+template <class State, class F, class... Args>
+State* EventLoop::make_callback(std::source_location where, F&& function, Args&&... arguments) {
+    // Of another thread nothing is read here: the door refuses when the loop is closed.
+    if constexpr (!std::is_same_v<State, detail::ThreadSafeState>) throw_if_closed();
+    if constexpr (sizeof...(Args) == 0) {
+        using C = detail::Callback<std::decay_t<F>, State>;
+        return new C(std::forward<F>(function), *this, where);
+    } else {
+        using B = detail::Bound<std::decay_t<F>, std::decay_t<Args>...>;
+        return new detail::Callback<B, State>(
+            B(std::forward<F>(function), std::forward<Args>(arguments)...), *this, where);
     }
-    return handle;
+}
+template <class State, class F, class... Args>
+State* EventLoop::make_callback(InContext& context, F&& function, Args&&... arguments) {
+    State* state = make_callback<State>(context.where_, std::forward<F>(function),
+                                        std::forward<Args>(arguments)...);
+    state->context_.variables.swap(context.context_);
+    return state;
 }
 
-template <class F, class A, class... Args>
+template <detail::NoContext F>
+Handle EventLoop::call_soon(F&& function, std::source_location where) {
+    return schedule_soon(make_callback<detail::HandleState>(where, std::forward<F>(function)));
+}
+template <detail::NoContext F, class A, class... Args>
+Handle EventLoop::call_soon(F&& function, A&& first, Args&&... arguments) {
+    return schedule_soon(make_callback<detail::HandleState>(
+        std::source_location(), std::forward<F>(function), std::forward<A>(first),
+        std::forward<Args>(arguments)...));
+}
+template <class F, class... Args>
+Handle EventLoop::call_soon(InContext context, F&& function, Args&&... arguments) {
+    return schedule_soon(make_callback<detail::HandleState>(context, std::forward<F>(function),
+                                                            std::forward<Args>(arguments)...));
+}
+
+template <detail::NoContext F>
+ThreadSafeHandle EventLoop::call_soon_threadsafe(F&& function, std::source_location where) {
+    return schedule_threadsafe(
+        make_callback<detail::ThreadSafeState>(where, std::forward<F>(function)));
+}
+template <detail::NoContext F, class A, class... Args>
 ThreadSafeHandle EventLoop::call_soon_threadsafe(F&& function, A&& first, Args&&... arguments) {
-    using B = detail::Bound<std::decay_t<F>, std::decay_t<A>, std::decay_t<Args>...>;
-    return call_soon_threadsafe(
-        B(std::forward<F>(function), std::forward<A>(first), std::forward<Args>(arguments)...),
-        std::source_location());
+    return schedule_threadsafe(make_callback<detail::ThreadSafeState>(
+        std::source_location(), std::forward<F>(function), std::forward<A>(first),
+        std::forward<Args>(arguments)...));
+}
+template <class F, class... Args>
+ThreadSafeHandle EventLoop::call_soon_threadsafe(InContext context, F&& function,
+                                                 Args&&... arguments) {
+    return schedule_threadsafe(make_callback<detail::ThreadSafeState>(
+        context, std::forward<F>(function), std::forward<Args>(arguments)...));
 }
 
-template <class F>
+template <detail::NoContext F>
 TimerHandle EventLoop::call_later(Delay delay, F&& function, std::source_location where) {
-    throw_if_closed();
-    using State = detail::Callback<std::decay_t<F>, detail::HandleState>;
-    auto* state = new State(std::forward<F>(function), *this, where);
-    const TimerHandle keep(state); // and with it the loop: the report may destroy its owner
-    return schedule_at(state, deadline_after(delay, where));
+    return schedule_later(make_callback<detail::HandleState>(where, std::forward<F>(function)),
+                          delay);
 }
-
-template <class F, class A, class... Args>
+template <detail::NoContext F, class A, class... Args>
 TimerHandle EventLoop::call_later(Delay delay, F&& function, A&& first, Args&&... arguments) {
-    using B = detail::Bound<std::decay_t<F>, std::decay_t<A>, std::decay_t<Args>...>;
-    return call_later(
-        delay,
-        B(std::forward<F>(function), std::forward<A>(first), std::forward<Args>(arguments)...),
-        std::source_location());
+    return schedule_later(make_callback<detail::HandleState>(
+                              std::source_location(), std::forward<F>(function),
+                              std::forward<A>(first), std::forward<Args>(arguments)...),
+                          delay);
+}
+template <class F, class... Args>
+TimerHandle EventLoop::call_later(Delay delay, InContext context, F&& function,
+                                  Args&&... arguments) {
+    return schedule_later(make_callback<detail::HandleState>(context, std::forward<F>(function),
+                                                             std::forward<Args>(arguments)...),
+                          delay);
 }
 
-template <class F>
+template <detail::NoContext F>
 TimerHandle EventLoop::call_at(TimePoint when, F&& function, std::source_location where) {
-    throw_if_closed();
-    using State = detail::Callback<std::decay_t<F>, detail::HandleState>;
-    return schedule_at(new State(std::forward<F>(function), *this, where),
+    return schedule_at(make_callback<detail::HandleState>(where, std::forward<F>(function)),
                        when.time_since_epoch().count());
 }
-
-template <class F, class A, class... Args>
+template <detail::NoContext F, class A, class... Args>
 TimerHandle EventLoop::call_at(TimePoint when, F&& function, A&& first, Args&&... arguments) {
-    using B = detail::Bound<std::decay_t<F>, std::decay_t<A>, std::decay_t<Args>...>;
-    return call_at(
-        when,
-        B(std::forward<F>(function), std::forward<A>(first), std::forward<Args>(arguments)...),
-        std::source_location());
+    return schedule_at(make_callback<detail::HandleState>(
+                           std::source_location(), std::forward<F>(function),
+                           std::forward<A>(first), std::forward<Args>(arguments)...),
+                       when.time_since_epoch().count());
+}
+template <class F, class... Args>
+TimerHandle EventLoop::call_at(TimePoint when, InContext context, F&& function,
+                               Args&&... arguments) {
+    return schedule_at(make_callback<detail::HandleState>(context, std::forward<F>(function),
+                                                          std::forward<Args>(arguments)...),
+                       when.time_since_epoch().count());
 }
 
 template <class F>
 void EventLoop::add_reader(int descriptor, F&& function, std::source_location where) {
-    throw_if_closed();
-    using State = detail::Callback<std::decay_t<F>, detail::HandleState>;
-    watch(descriptor, false, new State(std::forward<F>(function), *this, where));
+    watch(descriptor, false, make_callback<detail::HandleState>(where, std::forward<F>(function)));
 }
 
 template <class F>
 void EventLoop::add_writer(int descriptor, F&& function, std::source_location where) {
-    throw_if_closed();
-    using State = detail::Callback<std::decay_t<F>, detail::HandleState>;
-    watch(descriptor, true, new State(std::forward<F>(function), *this, where));
+    watch(descriptor, true, make_callback<detail::HandleState>(where, std::forward<F>(function)));
 }
 
 template <class F> void EventLoop::set_exception_handler(F&& handler) {

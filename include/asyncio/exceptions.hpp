@@ -31,8 +31,10 @@ class ASYNCIO_API CancelledError final {
     std::runtime_error text_; // a string whose copies cannot throw
 };
 
-// Thrown by a callback or a task, it leaves run() and run_forever() at once. The library itself
-// leaves SIGINT alone so far: Control-C ends the process. (KeyboardInterrupt)
+// Control-C. Thrown by run() and Runner::run() when the first Control-C has cancelled main and all
+// is cleaned up; caught by nobody, it ends the process as SIGINT does (see runners.hpp). Thrown by
+// a callback or a task of yours, it leaves run_forever() at once, and run() after the clean-up.
+// (KeyboardInterrupt)
 class ASYNCIO_API KeyboardInterrupt final {
   public:
     KeyboardInterrupt() noexcept;
@@ -65,6 +67,16 @@ class ASYNCIO_API RuntimeError : public std::runtime_error {
     ~RuntimeError() override;
 };
 
+// In virtual time: nothing is ready and nothing ever will be. what() lists the tasks that wait, in
+// the order in which they were made, each with its name and the awaits at which it stands.
+class ASYNCIO_API DeadlockError : public RuntimeError {
+  public:
+    using RuntimeError::RuntimeError;
+    DeadlockError(const DeadlockError&) noexcept;
+    DeadlockError& operator=(const DeadlockError&) noexcept;
+    ~DeadlockError() override;
+};
+
 // An argument that no call can take, such as a delay that is not a number. (ValueError)
 class ASYNCIO_API ValueError : public std::invalid_argument {
   public:
@@ -82,6 +94,16 @@ class ASYNCIO_API InvalidStateError : public std::runtime_error {
     InvalidStateError(const InvalidStateError&) noexcept;
     InvalidStateError& operator=(const InvalidStateError&) noexcept;
     ~InvalidStateError() override;
+};
+
+// The time was up. (TimeoutError, asyncio.TimeoutError)
+class ASYNCIO_API TimeoutError : public std::runtime_error {
+  public:
+    TimeoutError();
+    using std::runtime_error::runtime_error;
+    TimeoutError(const TimeoutError&) noexcept;
+    TimeoutError& operator=(const TimeoutError&) noexcept;
+    ~TimeoutError() override;
 };
 
 ASYNCIO_END_NAMESPACE

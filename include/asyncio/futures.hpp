@@ -27,12 +27,15 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <source_location>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 ASYNCIO_BEGIN_NAMESPACE
+
+class AnyFuture;
 
 // Names a callback that add_done_callback has added, for remove_done_callback.
 struct DoneCallbackId {
@@ -74,9 +77,24 @@ template <class Base> class WithValue<void, Base> : public Base {
     explicit WithValue(EventLoop& loop) noexcept : Base(loop) {}
 };
 
-template <class T> class FutureState : public WithValue<T, FutureBase> {
+// A future that is no task: keeps where it was made.
+class ASYNCIO_API PlainFuture : public FutureBase {
   public:
-    explicit FutureState(EventLoop& loop) noexcept : WithValue<T, FutureBase>(loop) {}
+    void set_created(Location created) noexcept { created_ = created; }
+
+  protected:
+    explicit PlainFuture(EventLoop& loop) noexcept : FutureBase(loop) {}
+    ~PlainFuture() override;
+
+  private:
+    Location created_at() const noexcept override { return created_; }
+
+    Location created_;
+};
+
+template <class T> class FutureState : public WithValue<T, PlainFuture> {
+  public:
+    explicit FutureState(EventLoop& loop) noexcept : WithValue<T, PlainFuture>(loop) {}
 
     template <class... Args> void set_result(Args&&... arguments) {
         this->throw_if_done();
@@ -146,6 +164,8 @@ class ASYNCIO_API DoneCallbackBase : public FutureWaiter, public Pooled {
     void forgotten() noexcept override;
     void discard() noexcept override;
     void run() override;
+    void run_in_debug() override;
+    bool keeps_order() const noexcept override { return true; }
     DoneCallbackBase* as_done_callback() noexcept override { return this; }
 
     virtual bool equals(const void* type, const void* function) const = 0;
@@ -183,7 +203,9 @@ class ASYNCIO_API DoneCallbackBase : public FutureWaiter, public Pooled {
     FutureBase* future_;
 
   private:
-    ContextRef context_;
+    friend class asyncio::AnyFuture;
+
+    OwnContext context_;
     std::uint64_t serial_;
 };
 
@@ -249,7 +271,11 @@ class ASYNCIO_API AnyFuture {
     bool cancelled() const { return state().state() == detail::FutureBase::cancelled_state; }
     // A future: it ends with CancelledError, and who waits is told in the next turn. A task: see
     // Task. False, and no effect, if it is done already. (Future.cancel)
-    bool cancel(const std::string& message = {}) const { return state().cancel(message); }
+    bool cancel(const std::string& message = {}) const {
+        detail::FutureBase& future = state();
+        future.loop().check_thread();
+        return future.cancel(message);
+    }
     // The exception that it ended with, null if with a result. Throws InvalidStateError while it is
     // pending, CancelledError if it was cancelled. (Future.exception)
     std::exception_ptr exception() const {
@@ -264,10 +290,14 @@ class ASYNCIO_API AnyFuture {
 
     // Calls function(future), or function(), in the turn after the future is done (the next turn if
     // it is done already), in the order in which they were added, in the context that is current
-    // now. What it throws goes to the exception handler. Throws RuntimeError if it is done already
-    // and its loop is closed. (Future.add_done_callback)
+    // now, or, if a Context is passed first, in that one. What it throws goes to the exception
+    // handler. Throws RuntimeError if it is done already and its loop is closed.
+    // (Future.add_done_callback)
     template <class F> DoneCallbackId add_done_callback(F&& function) const {
-        return add_callback<AnyFuture>(std::forward<F>(function));
+        return add_callback<AnyFuture>(nullptr, std::forward<F>(function));
+    }
+    template <class F> DoneCallbackId add_done_callback(InContext context, F&& function) const {
+        return add_callback<AnyFuture>(&context, std::forward<F>(function));
     }
     // Removes the callback if it is not scheduled yet; returns the number removed, 0 or 1.
     std::size_t remove_done_callback(DoneCallbackId id) const {
@@ -280,7 +310,7 @@ class ASYNCIO_API AnyFuture {
     std::size_t remove_done_callback(const F& function) const {
         const std::decay_t<F> wanted = function;
         return detail::DoneCallbackBase::remove_equal(
-            state(), &detail::callback_type<std::decay_t<F>>, &wanted);
+            state(), &detail::callback_type<std::decay_t<F>>, static_cast<const void*>(&wanted));
     }
 
     detail::FutureAwaiter<void, false> operator co_await() const {
@@ -299,7 +329,8 @@ class ASYNCIO_API AnyFuture {
   protected:
     explicit AnyFuture(detail::FutureBase& state) noexcept : state_(&state) { state.retain(); }
 
-    template <class HandleType, class F> DoneCallbackId add_callback(F&& function) const {
+    template <class HandleType, class F>
+    DoneCallbackId add_callback(InContext* context, F&& function) const {
         using Function = std::decay_t<F>;
         static_assert(std::is_invocable_v<Function&, HandleType> || std::is_invocable_v<Function&>,
                       "a done-callback is called with the future, or without arguments");
@@ -308,8 +339,11 @@ class ASYNCIO_API AnyFuture {
                       "a done-callback that is a coroutine would never run: call create_task in "
                       "a plain function");
         detail::FutureBase& future = state();
-        return detail::DoneCallbackBase::attach(
-            new detail::DoneCallback<Function, HandleType>(future, std::forward<F>(function)));
+        future.loop().check_thread();
+        detail::DoneCallbackBase* callback =
+            new detail::DoneCallback<Function, HandleType>(future, std::forward<F>(function));
+        if (context != nullptr) callback->context_.variables.swap(context->context_);
+        return detail::DoneCallbackBase::attach(callback);
     }
 
     detail::FutureBase* state_ = nullptr;
@@ -365,7 +399,10 @@ template <class T = void> class Future : public AnyFuture {
 
     // As AnyFuture's; the function may take a Future<T>.
     template <class F> DoneCallbackId add_done_callback(F&& function) const {
-        return add_callback<Future>(std::forward<F>(function));
+        return add_callback<Future>(nullptr, std::forward<F>(function));
+    }
+    template <class F> DoneCallbackId add_done_callback(InContext context, F&& function) const {
+        return add_callback<Future>(&context, std::forward<F>(function));
     }
 
     // Waits until it is done, and gives a copy of the result or throws the exception. If the task
@@ -401,12 +438,20 @@ template <class T = void> class Future : public AnyFuture {
     }
 };
 
-// A future of the loop, which must be set by somebody. (loop.create_future)
-template <class T = void> Future<T> create_future(EventLoop& loop) {
+// A future of the loop, which must be set by somebody. Reports tell the line of this call.
+// (loop.create_future)
+template <class T = void>
+Future<T> create_future(EventLoop& loop,
+                        std::source_location created = std::source_location::current()) {
     loop.throw_if_closed();
-    return Future<T>::of(*new detail::FutureState<T>(loop));
+    auto* state = new detail::FutureState<T>(loop);
+    state->set_created(created);
+    return Future<T>::of(*state);
 }
 // Of the running loop. Throws RuntimeError if none runs.
-template <class T = void> Future<T> create_future() { return create_future<T>(get_running_loop()); }
+template <class T = void>
+Future<T> create_future(std::source_location created = std::source_location::current()) {
+    return create_future<T>(get_running_loop(), created);
+}
 
 ASYNCIO_END_NAMESPACE

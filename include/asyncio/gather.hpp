@@ -8,6 +8,7 @@
 // coroutines. What is not yet a future becomes a task at once, in the order of the arguments.
 #pragma once
 
+#include <asyncio/ensure_future.hpp>
 #include <asyncio/tasks.hpp>
 
 #include <functional>
@@ -42,10 +43,6 @@ template <class T> struct GatheredValue<T&> {
 template <class T, bool ReturnExceptions>
 using Gathered = std::conditional_t<ReturnExceptions, Result<T>, typename GatheredValue<T>::Type>;
 
-template <class T>
-concept FutureHandle = std::derived_from<std::remove_cvref_t<T>, AnyFuture> &&
-                       requires { typename std::remove_cvref_t<T>::value_type; };
-
 // One child of a gather: waits for its future, and tells the gather.
 class GatherBase;
 class ASYNCIO_API GatherChild final : public FutureWaiter {
@@ -69,6 +66,7 @@ class ASYNCIO_API GatherChild final : public FutureWaiter {
 
   private:
     friend class GatherBase;
+    friend struct DebuggerFacts;
 
     FutureBase* future_ = nullptr;
     GatherBase* gather_ = nullptr; // null for a second appearance of the same future
@@ -95,6 +93,8 @@ class ASYNCIO_API GatherBase {
     virtual GatherChild* children(std::size_t& count) noexcept = 0;
 
   private:
+    friend struct DebuggerFacts;
+
     FutureBase* outer_;
     bool return_exceptions_;
     bool cancel_requested_ = false;
@@ -174,24 +174,6 @@ class GatherVector final : public FutureState<std::vector<Gathered<T, ReturnExce
     std::vector<GatherChild> children_;
 };
 
-// The result type of an argument of gather.
-template <class A> struct GatherArgument;
-template <class A>
-    requires is_coro<std::remove_cvref_t<A>> || FutureHandle<A>
-struct GatherArgument<A> {
-    using Type = typename std::remove_cvref_t<A>::value_type;
-};
-template <TaskableAwaitable A> struct GatherArgument<A> {
-    using Type = AwaitResult<A>;
-};
-template <CoroutineFunction F> struct GatherArgument<F> {
-    using Type = CoroutineResult<F>;
-};
-template <class A> using GatherArgumentType = typename GatherArgument<std::remove_cvref_t<A>>::Type;
-
-template <class A>
-concept Gatherable = requires { typename GatherArgumentType<A>; };
-
 [[noreturn]] ASYNCIO_API void throw_different_loop(const FutureBase& future);
 
 template <class A> EventLoop* loop_of(const A& argument) {
@@ -215,7 +197,7 @@ void adopt_argument(EventLoop& loop, GatherChild& child, A&& argument, Location 
     } else if constexpr (is_coro<std::remove_cvref_t<A>>) { // used up, also if it has a name
         keep(make_task(loop, argument, where), true);
     } else if constexpr (CoroutineFunction<A>) {
-        keep(create_bound_task(loop, std::forward<A>(argument)), true);
+        keep(create_bound_task(loop, nullptr, std::forward<A>(argument)), true);
     } else {
         auto coroutine = await_it(std::forward<A>(argument));
         keep(make_task(loop, coroutine, where), true);
@@ -223,7 +205,7 @@ void adopt_argument(EventLoop& loop, GatherChild& child, A&& argument, Location 
 }
 
 template <bool ReturnExceptions, class... A> auto gather_tuple(A&&... arguments) {
-    using Gather = GatherTuple<ReturnExceptions, GatherArgumentType<A>...>;
+    using Gather = GatherTuple<ReturnExceptions, StartedType<A>...>;
     EventLoop* loop = get_running_loop_or_null();
     if (loop == nullptr) { // a future knows its own
         ((loop = loop != nullptr ? loop : loop_of(arguments)), ...);
@@ -241,7 +223,7 @@ template <bool ReturnExceptions, class... A> auto gather_tuple(A&&... arguments)
 template <bool ReturnExceptions, bool Move, class Range>
 auto gather_range(Range& range, Location where) {
     using A = std::ranges::range_value_t<Range>;
-    using T = GatherArgumentType<A>;
+    using T = StartedType<A>;
     using Gather = GatherVector<ReturnExceptions, T>;
     EventLoop* loop = get_running_loop_or_null();
     if constexpr (FutureHandle<A>) {
@@ -273,14 +255,14 @@ auto gather_range(Range& range, Location where) {
 // children, and so it fails with CancelledError as soon as one of them has ended. The same future
 // given twice counts once. Without arguments it is done already. Throws RuntimeError if no loop
 // runs (unless a future tells the loop), ValueError for a future of another loop. (asyncio.gather)
-template <detail::Gatherable... A> auto gather(A&&... awaitables) {
+template <detail::Startable... A> auto gather(A&&... awaitables) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A...);
     return detail::gather_tuple<false>(std::forward<A>(awaitables)...);
 }
 
 // The same, with a Result for each: failures and cancelled children do not fail it. Cancelled, it
 // ends, with CancelledError, when all children have.
-template <detail::Gatherable... A> auto gather(ReturnExceptions, A&&... awaitables) {
+template <detail::Startable... A> auto gather(ReturnExceptions, A&&... awaitables) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A...);
     return detail::gather_tuple<true>(std::forward<A>(awaitables)...);
 }
@@ -288,7 +270,7 @@ template <detail::Gatherable... A> auto gather(ReturnExceptions, A&&... awaitabl
 // A future of a std::vector, over a range of coroutines (which are moved from), tasks, futures,
 // other awaitables or callables.
 template <std::ranges::input_range Range>
-    requires detail::Gatherable<std::ranges::range_value_t<Range>>
+    requires detail::Startable<std::ranges::range_value_t<Range>>
 auto gather(Range&& awaitables, std::source_location where = std::source_location::current()) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(Range);
     constexpr bool move = !std::is_lvalue_reference_v<Range>;
@@ -296,7 +278,7 @@ auto gather(Range&& awaitables, std::source_location where = std::source_locatio
     return detail::gather_range<false, move>(range, where);
 }
 template <std::ranges::input_range Range>
-    requires detail::Gatherable<std::ranges::range_value_t<Range>>
+    requires detail::Startable<std::ranges::range_value_t<Range>>
 auto gather(ReturnExceptions, Range&& awaitables,
             std::source_location where = std::source_location::current()) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(Range);

@@ -14,6 +14,10 @@
 #include <asyncio/detail/callables.hpp>
 #include <asyncio/futures.hpp>
 
+#include <concepts>
+#include <cstddef>
+#include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -22,7 +26,7 @@
 
 ASYNCIO_BEGIN_NAMESPACE
 
-// How a task is made. Chained setters: `TaskOptions().name("fetch")`.
+// How a task is made. Chained setters: `TaskOptions().name("fetch").eager_start(true)`.
 class TaskOptions {
   public:
     // What the task is called in reports; default "Task-N".
@@ -34,11 +38,41 @@ class TaskOptions {
         name_ = std::move(text);
         return std::move(*this);
     }
-    const std::string& name() const& noexcept { return name_; }
-    std::string name() && { return std::move(name_); }
+    const std::string& name() const noexcept { return name_; }
+
+    // The task runs in this context, and not in a copy of the current one. Tasks that share a
+    // context see what the others set.
+    TaskOptions& context(const Context& context) & noexcept {
+        context_ = context.ref();
+        return *this;
+    }
+    TaskOptions&& context(const Context& context) && noexcept {
+        return std::move(this->context(context));
+    }
+    std::optional<Context> context() const noexcept {
+        if (context_.get() == nullptr) return std::nullopt;
+        return Context::of(*context_.box());
+    }
+
+    // True: the task's first step runs at once, inside create_task; if it never has to wait, the
+    // task is done when create_task returns. Only where the task's loop runs, else the first step
+    // is in the next turn as usual. Unset: as the loop's task factory has it; without one, false.
+    TaskOptions& eager_start(bool on) & noexcept {
+        eager_start_ = on ? on_ : off;
+        return *this;
+    }
+    TaskOptions&& eager_start(bool on) && noexcept { return std::move(eager_start(on)); }
+    std::optional<bool> eager_start() const noexcept {
+        if (eager_start_ == unset) return std::nullopt;
+        return eager_start_ == on_;
+    }
 
   private:
+    enum Choice : unsigned char { unset, off, on_ };
+
     std::string name_;
+    detail::ContextRef context_; // null: none was given
+    Choice eager_start_ = unset;
 };
 
 namespace detail {
@@ -46,10 +80,9 @@ namespace detail {
 template <class T> class TaskState : public WithValue<T, TaskBase> {
   public:
     explicit TaskState(EventLoop& loop) noexcept : WithValue<T, TaskBase>(loop) {}
-    TaskState(EventLoop& loop, std::coroutine_handle<Promise<T>> coroutine,
-              Location created) noexcept
-        : TaskState(loop) {
-        this->start(coroutine, coroutine.promise(), created);
+    TaskState(EventLoop& loop, Coro<T>& coroutine, Location created) : TaskState(loop) {
+        const std::coroutine_handle<Promise<T>> frame = coroutine.take();
+        this->start(frame, frame.promise(), created);
     }
 
   protected:
@@ -114,7 +147,10 @@ class ASYNCIO_API AnyTask : public AnyFuture {
 
     // "Task-1", unless named otherwise. (Task.get_name, Task.set_name)
     std::string get_name() const { return task().name(); }
-    void set_name(std::string name) const { task().set_name(std::move(name)); }
+    void set_name(const std::string& name) const { task().set_name(name); }
+    // The context in which the task runs. Throws InvalidStateError once it is done: then it has let
+    // go of its context, which might hold the task. (Task.get_context)
+    Context get_context() const { return task().get_context(); }
     // How many cancels were asked for and not taken back. (Task.cancelling)
     unsigned cancelling() const { return task().cancelling(); }
     // Takes one cancel back; returns how many are left. At 0, a cancel that was not delivered yet
@@ -139,13 +175,17 @@ template <class T = void> class Task : public Future<T> {
     operator AnyTask() const { return AnyTask::of(this->state()); }
 
     std::string get_name() const { return task().name(); }
-    void set_name(std::string name) const { task().set_name(std::move(name)); }
+    void set_name(const std::string& name) const { task().set_name(name); }
+    Context get_context() const { return task().get_context(); }
     unsigned cancelling() const { return task().cancelling(); }
     unsigned uncancel() const { return task().uncancel(); }
 
     // As Future's; the function may take a Task<T>.
     template <class F> DoneCallbackId add_done_callback(F&& function) const {
-        return this->template add_callback<Task>(std::forward<F>(function));
+        return this->template add_callback<Task>(nullptr, std::forward<F>(function));
+    }
+    template <class F> DoneCallbackId add_done_callback(InContext context, F&& function) const {
+        return this->template add_callback<Task>(&context, std::forward<F>(function));
     }
 
     // A task gets its result from its coroutine.
@@ -164,29 +204,161 @@ template <class T = void> class Task : public Future<T> {
     }
 };
 
+class NewTask;
+
+// How the tasks of a loop are made, if not as usual: a function that is called as
+// factory(EventLoop&, NewTask&, TaskOptions), and returns what NewTask gave it. An empty one stands
+// for the usual way. (the task factory of loop.set_task_factory)
+//
+//     asyncio::set_task_factory(loop, [](asyncio::EventLoop&, asyncio::NewTask& task,
+//                                        asyncio::TaskOptions options) {
+//         asyncio::AnyTask made = task(options);
+//         log(made.get_name());
+//         return made;
+//     });
+class ASYNCIO_API TaskFactory {
+  public:
+    TaskFactory() noexcept = default;
+    TaskFactory(std::nullptr_t) noexcept {}
+    template <class F>
+        requires(
+            !std::same_as<std::remove_cvref_t<F>, TaskFactory> &&
+            std::is_invocable_r_v<AnyTask, std::decay_t<F>&, EventLoop&, NewTask&, TaskOptions>)
+    TaskFactory(F&& function)
+        : function_(std::make_shared<Holder<std::decay_t<F>>>(std::forward<F>(function))) {}
+
+    explicit operator bool() const noexcept { return function_ != nullptr; }
+    AnyTask operator()(EventLoop& loop, NewTask& task, TaskOptions options) const;
+
+  private:
+    struct Function {
+        virtual ~Function() = default;
+        virtual AnyTask call(EventLoop& loop, NewTask& task, TaskOptions options) = 0;
+    };
+    template <class F> struct Holder final : Function {
+        explicit Holder(const F& given) : function(given) {}
+        explicit Holder(F&& given) : function(std::move(given)) {}
+        AnyTask call(EventLoop& loop, NewTask& task, TaskOptions options) override {
+            return function(loop, task, std::move(options));
+        }
+        F function;
+    };
+    std::shared_ptr<Function> function_;
+};
+
+// Applies to all tasks that are made from now on, by create_task and by what calls it.
+// (loop.set_task_factory, loop.get_task_factory)
+ASYNCIO_API void set_task_factory(EventLoop& loop, TaskFactory factory);
+ASYNCIO_API TaskFactory get_task_factory(EventLoop& loop);
+
+// The factory whose tasks start eagerly, unless their options say otherwise:
+// `set_task_factory(loop, eager_task_factory)`. (asyncio.eager_task_factory)
+ASYNCIO_API AnyTask eager_task_factory(EventLoop& loop, NewTask& task, TaskOptions options);
+
 namespace detail {
 
-// create_task, with the place where it stands; with a null one, where the coroutine's function
-// stands.
-template <class T> Task<T> make_task(EventLoop& loop, Coro<T>& coroutine, Location created) {
-    if (loop.is_closed()) coroutine.close();
+// The task that the loop's factory makes by way of make(closure). Throws RuntimeError if the
+// factory returns another, or if the loop is closed.
+ASYNCIO_API ASYNCIO_COLD AnyTask make_by_factory(EventLoop& loop, const TaskOptions* options,
+                                                 TaskBase& (*make)(void*), void* closure);
+
+} // namespace detail
+
+// The task that a factory was asked for, not made yet.
+class ASYNCIO_API NewTask {
+  public:
+    // Makes it. Throws RuntimeError the second time.
+    AnyTask operator()(const TaskOptions& options = {});
+    NewTask(const NewTask&) = delete;
+    NewTask& operator=(const NewTask&) = delete;
+
+  private:
+    friend AnyTask detail::make_by_factory(EventLoop&, const TaskOptions*,
+                                           detail::TaskBase& (*)(void*), void*);
+    NewTask(EventLoop& loop, detail::TaskBase& (*make)(void*), void* closure) noexcept
+        : loop_(loop), make_(make), closure_(closure) {}
+
+    EventLoop& loop_;
+    detail::TaskBase& (*make_)(void*);
+    void* closure_;
+    AnyTask made_;
+    bool is_asked_ = false;
+};
+
+namespace detail {
+
+[[noreturn]] ASYNCIO_API void throw_loop_closed();
+
+// A new task takes up its options, and its first step is scheduled, or run.
+ASYNCIO_API void begin_task(TaskBase& task, const TaskOptions& options);
+
+// The one way to make a task: make() gives its state, which neither runs nor is scheduled.
+template <class T, class Make>
+ASYNCIO_ALWAYS_INLINE inline Task<T> make_task_by(EventLoop& loop, const TaskOptions* options,
+                                                  Make make) {
     loop.throw_if_closed();
-    return Task<T>::of(*new TaskState<T>(loop, coroutine.take(), created));
+    if (loop.core().task_factory != nullptr) [[unlikely]] {
+        const auto call = [](void* closure) -> TaskBase& {
+            return (*static_cast<Make*>(closure))();
+        };
+        return Task<T>::of(make_by_factory(loop, options, call, &make).state());
+    }
+    TaskBase& state = make();
+    Task<T> task = Task<T>::of(state);
+    if (options == nullptr) {
+        state.schedule();
+    } else {
+        begin_task(state, *options);
+    }
+    return task;
+}
+
+// create_task, with the place where it stands; with a null one, where the coroutine's function
+// stands. Unless it becomes a task, the coroutine is closed.
+template <class T>
+Task<T> make_task(EventLoop& loop, Coro<T>& coroutine, Location created,
+                  const TaskOptions* options = nullptr) {
+    try {
+        return make_task_by<T>(loop, options,
+                               [&coroutine, &loop, created]() ASYNCIO_ALWAYS_INLINE -> TaskBase& {
+                                   return *new TaskState<T>(loop, coroutine, created);
+                               });
+    } catch (...) {
+        coroutine.close();
+        throw;
+    }
 }
 
 template <class F, class... Args>
-auto create_bound_task(EventLoop& loop, F&& function, Args&&... arguments) {
+auto create_bound_task(EventLoop& loop, const TaskOptions* options, F&& function,
+                       Args&&... arguments) {
     using T = CoroutineResult<F, Args...>;
     using State = BoundTaskState<T, std::decay_t<F>, std::decay_t<Args>...>;
-    loop.throw_if_closed();
-    return Task<T>::of(
-        *new State(loop, std::forward<F>(function), std::forward<Args>(arguments)...));
+    return make_task_by<T>(loop, options, [&]() ASYNCIO_ALWAYS_INLINE -> TaskBase& {
+        TaskBase& state =
+            *new State(loop, std::forward<F>(function), std::forward<Args>(arguments)...);
+        if (loop.is_closed()) [[unlikely]] { // by the function
+            state.never_begin();
+            throw_loop_closed();
+        }
+        return state;
+    });
+}
+
+// Throws if none runs: then the coroutine is closed.
+template <class T> EventLoop& running_loop_for(Coro<T>& coroutine) {
+    EventLoop* loop = get_running_loop_or_null();
+    if (loop == nullptr) [[unlikely]] {
+        coroutine.close();
+        get_running_loop();
+    }
+    return *loop;
 }
 
 } // namespace detail
 
-// Makes the coroutine a task of the loop: its first step is in the next turn, in the context that
-// is current now. Throws RuntimeError if no loop is given and none runs, or if the loop is closed;
+// Makes the coroutine a task of the loop: its first step is in the next turn, in a copy of the
+// current context. Throws RuntimeError if no loop is given and none runs, or if the loop is closed;
 // the coroutine is closed then. (asyncio.create_task, loop.create_task)
 template <class T>
 Task<T> create_task(EventLoop& loop, Coro<T> coroutine,
@@ -197,20 +369,27 @@ Task<T> create_task(EventLoop& loop, Coro<T> coroutine,
 template <class T>
 Task<T> create_task(Coro<T> coroutine,
                     std::source_location created = std::source_location::current()) {
-    EventLoop* loop = get_running_loop_or_null();
-    if (loop == nullptr) [[unlikely]] {
-        coroutine.close();
-        get_running_loop();
-    }
-    return create_task(*loop, std::move(coroutine), created);
+    return detail::make_task(detail::running_loop_for(coroutine), coroutine, created);
 }
 
 template <class T>
-Task<T> create_task(TaskOptions options, Coro<T> coroutine,
+Task<T> create_task(const TaskOptions& options, Coro<T> coroutine,
                     std::source_location created = std::source_location::current()) {
-    Task<T> task = create_task(std::move(coroutine), created);
-    if (!options.name().empty()) task.set_name(std::move(options).name());
-    return task;
+    return detail::make_task(detail::running_loop_for(coroutine), coroutine, created, &options);
+}
+
+template <class T>
+Task<T> create_task(EventLoop& loop, const TaskOptions& options, Coro<T> coroutine,
+                    std::source_location created = std::source_location::current()) {
+    return detail::make_task(loop, coroutine, created, &options);
+}
+
+// Refused with a sentence.
+template <class T, std::same_as<TaskOptions> Options>
+Task<T> create_task(const Coro<T>&, const Options&) {
+    static_assert(!std::same_as<Options, TaskOptions>,
+                  "options come first: create_task(TaskOptions().name(...), coroutine)");
+    return {};
 }
 
 // Makes a task of any other awaitable: `create_task(asyncio::sleep(1s))`.
@@ -222,19 +401,20 @@ auto create_task(A&& awaitable, std::source_location created = std::source_locat
 }
 
 template <detail::TaskableAwaitable A>
-auto create_task(TaskOptions options, A awaitable,
+auto create_task(const TaskOptions& options, A awaitable,
                  std::source_location created = std::source_location::current()) {
-    return create_task(std::move(options), detail::await_it(std::move(awaitable)), created);
+    return create_task(options, detail::await_it(std::move(awaitable)), created);
 }
 
 // Calls function(arguments...), which must return a coroutine, and makes that a task. The callable
 // and the arguments are kept (std::ref for a reference) until the coroutine has ended, so that a
-// lambda with captures is safe here. With TaskOptions: they come first.
+// lambda with captures is safe here. With TaskOptions: they come first, after the loop if it is
+// given.
 template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
 auto create_task(EventLoop& loop, F&& function, Args&&... arguments) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
-    return detail::create_bound_task(loop, std::forward<F>(function),
+    return detail::create_bound_task(loop, nullptr, std::forward<F>(function),
                                      std::forward<Args>(arguments)...);
 }
 
@@ -242,18 +422,24 @@ template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
 auto create_task(F&& function, Args&&... arguments) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
-    return detail::create_bound_task(get_running_loop(), std::forward<F>(function),
+    return detail::create_bound_task(get_running_loop(), nullptr, std::forward<F>(function),
                                      std::forward<Args>(arguments)...);
 }
 
 template <class F, class... Args>
     requires detail::CoroutineFunction<F, Args...>
-auto create_task(TaskOptions options, F&& function, Args&&... arguments) {
+auto create_task(const TaskOptions& options, F&& function, Args&&... arguments) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
-    auto task = detail::create_bound_task(get_running_loop(), std::forward<F>(function),
-                                          std::forward<Args>(arguments)...);
-    if (!options.name().empty()) task.set_name(std::move(options).name());
-    return task;
+    return detail::create_bound_task(get_running_loop(), &options, std::forward<F>(function),
+                                     std::forward<Args>(arguments)...);
+}
+
+template <class F, class... Args>
+    requires detail::CoroutineFunction<F, Args...>
+auto create_task(EventLoop& loop, const TaskOptions& options, F&& function, Args&&... arguments) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
+    return detail::create_bound_task(loop, &options, std::forward<F>(function),
+                                     std::forward<Args>(arguments)...);
 }
 
 // The task that runs now; not valid() in a callback. Throws RuntimeError if no loop runs.

@@ -36,6 +36,10 @@ class EpollBackend final : public Backend {
             calls_.close(epoll_);
             fail(error, "epoll_ctl for the wake-up descriptor");
         }
+        poll_ = calls_.epoll_wait;
+        poll_descriptor_ = epoll_;
+        poll_events_ = events_;
+        poll_capacity_ = capacity;
     }
 
     ~EpollBackend() override {
@@ -67,26 +71,8 @@ class EpollBackend final : public Backend {
     }
 
     void wait(std::int64_t timeout_ns, detail::ReadyQueue& ready) override {
-        epoll_event events[256];
-        const int count = wait_for_events(timeout_ns, events);
-        if (count == 0) return;
-        if (count < 0) {
-            if (errno == EINTR) return;
-            fail(errno, "epoll_wait");
-        }
-        for (int i = 0; i < count; ++i) {
-            const epoll_event& event = events[i];
-            if (event.data.fd == wake_) continue;
-            const auto entry = watched_.find(event.data.fd);
-            if (entry == watched_.end()) continue;
-            // An error or a hang-up is told to both, who learn it from their own calls.
-            if ((event.events & ~std::uint32_t{EPOLLOUT}) != 0 && entry->second.reader != nullptr) {
-                entry->second.reader->descriptor_ready(ready);
-            }
-            if ((event.events & ~std::uint32_t{EPOLLIN}) != 0 && entry->second.writer != nullptr) {
-                entry->second.writer->descriptor_ready(ready);
-            }
-        }
+        const int count = wait_for_events(timeout_ns);
+        if (count != 0) found(count, ready);
     }
 
     void wake() noexcept override {
@@ -109,25 +95,43 @@ class EpollBackend final : public Backend {
         Watcher* writer = nullptr;
     };
 
-    template <std::size_t Capacity>
-    int wait_for_events(std::int64_t timeout_ns, epoll_event (&events)[Capacity]) {
-        constexpr int capacity = static_cast<int>(Capacity);
+    void found(int count, detail::ReadyQueue& ready) override {
+        if (count < 0) {
+            if (errno == EINTR) return;
+            fail(errno, "epoll_wait");
+        }
+        for (int i = 0; i < count; ++i) {
+            const epoll_event& event = events_[i];
+            if (event.data.fd == wake_) continue;
+            const auto entry = watched_.find(event.data.fd);
+            if (entry == watched_.end()) continue;
+            // An error or a hang-up is told to both, who learn it from their own calls.
+            if ((event.events & ~std::uint32_t{EPOLLOUT}) != 0 && entry->second.reader != nullptr) {
+                entry->second.reader->descriptor_ready(ready);
+            }
+            if ((event.events & ~std::uint32_t{EPOLLIN}) != 0 && entry->second.writer != nullptr) {
+                entry->second.writer->descriptor_ready(ready);
+            }
+        }
+    }
+
+    int wait_for_events(std::int64_t timeout_ns) {
         if (timeout_ns > 0 && has_pwait2_) {
             const timespec timeout{.tv_sec = timeout_ns / 1'000'000'000,
                                    .tv_nsec = timeout_ns % 1'000'000'000};
-            const int count = calls_.epoll_pwait2(epoll_, events, capacity, &timeout, nullptr);
+            const int count = calls_.epoll_pwait2(epoll_, events_, capacity, &timeout, nullptr);
             // ENOSYS: Linux 5.10. EPERM: a system-call filter older than the call.
             if (count >= 0 || (errno != ENOSYS && errno != EPERM)) return count;
             has_pwait2_ = false;
         }
         int timeout_ms = timeout_ns < 0 ? -1 : 0;
-        if (timeout_ns > 0) { // a turn that only looks is spared the divisions
+        if (timeout_ns > 0) {
             constexpr std::int64_t most = 86'400'000; // a day; the loop comes round again
             const std::int64_t rounded =
                 timeout_ns / 1'000'000 + (timeout_ns % 1'000'000 != 0 ? 1 : 0);
             timeout_ms = static_cast<int>(rounded < most ? rounded : most);
         }
-        return calls_.epoll_wait(epoll_, events, capacity, timeout_ms);
+        return calls_.epoll_wait(epoll_, events_, capacity, timeout_ms);
     }
 
     // 0 or an errno. A descriptor that was closed without being forgotten has left epoll by itself,
@@ -160,6 +164,8 @@ class EpollBackend final : public Backend {
     int wake_ = -1;
     bool has_pwait2_ = true;
     std::unordered_map<int, Watchers> watched_;
+    static constexpr int capacity = 256;
+    epoll_event events_[capacity]; // what one wait() finds
 };
 
 } // namespace

@@ -15,6 +15,9 @@
 // CASE_set_exception_of_task: fails only with "a task gets its result, or its exception,"
 // CASE_set_result_of_future: compiles
 
+// CASE_options_last: fails only with "options come first: create_task(TaskOptions()"
+// CASE_options_first: compiles
+
 // CASE_over_aligned: fails only with "cannot be aligned to more than 16 bytes"
 // CASE_rvalue_reference: fails only with "a future or task gives a value, an"
 
@@ -79,6 +82,23 @@ void f(Future<int> a, Future<> b, Future<int&> c, int n) {
     a.set_result(1);
     b.set_result();
     c.set_result(n);
+}
+#endif
+
+#ifdef CASE_options_last
+asyncio::Coro<int> work();
+void f() {
+    asyncio::TaskOptions options;
+    asyncio::create_task(work(), options);
+    asyncio::create_task(work(), asyncio::TaskOptions().name("n"));
+}
+#endif
+#ifdef CASE_options_first
+asyncio::Coro<int> work();
+void f() {
+    asyncio::TaskOptions options;
+    asyncio::create_task(options, work());
+    asyncio::create_task(asyncio::TaskOptions().name("n"), work());
 }
 #endif
 

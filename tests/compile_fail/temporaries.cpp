@@ -38,6 +38,10 @@
 // CASE_try_finally_cleanup [gcc < 13]: fails only with "name it first and pass it as it is"
 // CASE_sleep: compiles
 // CASE_sleep [gcc < 13]: fails only with "name it first and pass it as it is"
+// CASE_queue: compiles
+// CASE_queue [gcc < 13]: fails only with "name it first and pass it as it is"
+// CASE_condition: compiles
+// CASE_condition [gcc < 13]: fails only with "name it first and pass it as it is"
 // CASE_awaiter: compiles
 // CASE_awaiter [gcc < 13]: fails only with "name it first and pass it as it is"
 // CASE_awaitable: compiles
@@ -197,6 +201,16 @@ Coro<> f(Owner p) {
 #endif
 #ifdef CASE_sleep
 Coro<> f(Owner p) { co_await asyncio::sleep(1, Aggregate{p, 1}); }
+#endif
+#ifdef CASE_queue
+asyncio::Queue<Aggregate> queue;
+Coro<> f(Owner p) { co_await queue.put(Aggregate{p, 1}); }
+#endif
+#ifdef CASE_condition
+asyncio::Condition condition;
+Coro<> f(Owner p) {
+    co_await condition.wait_for([p] { return *p > 0; });
+}
 #endif
 #ifdef CASE_awaiter
 Coro<> f(Owner p) { co_await OwningAwaiter{p}; }

@@ -22,6 +22,7 @@
 // of exceptions.
 #define ASYNCIO_API __attribute__((visibility("default")))
 #define ASYNCIO_NOINLINE __attribute__((noinline))
+#define ASYNCIO_ALWAYS_INLINE __attribute__((always_inline))
 #define ASYNCIO_COLD __attribute__((noinline, cold))
 
 // The inline namespace is part of each symbol's name: a program that mixes two incompatible

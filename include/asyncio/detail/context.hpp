@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: MIT
-// The current context, as the loop sees it: one opaque pointer to an immutable, counted map. What
-// is in it is contextvars.hpp's business.
+// The current context, as the loop sees it: one opaque pointer to a counted map. What is in it is
+// contextvars.hpp's business.
+//
+// A map is immutable, so that a task or callback inherits it for the price of a reference. Only a
+// context that a Context names is a box round such a map: all who run in it see what is set.
 #pragma once
 
 #include <asyncio/detail/config.hpp>
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #if __has_include(<sys/single_threaded.h>)
 #include <sys/single_threaded.h>
 #endif
 #include <utility>
 
 ASYNCIO_BEGIN_NAMESPACE
+
+class Context;
+
 namespace detail {
 
 // True only if no other thread exists: then a locked instruction is spared.
@@ -49,13 +56,18 @@ class ASYNCIO_API ContextMap {
     ContextMap(const ContextMap&) = delete;
     ContextMap& operator=(const ContextMap&) = delete;
 
+    bool is_box() const noexcept { return is_box_; }
+
   protected:
-    ContextMap() = default;
+    explicit ContextMap(bool is_box = false) noexcept : is_box_(is_box) {}
     virtual ~ContextMap();
 
   private:
     std::atomic<std::size_t> references_ = 1;
+    const bool is_box_;
 };
+
+class ContextBox;
 
 // An owning pointer to a ContextMap; null is the empty context.
 class ContextRef {
@@ -75,9 +87,39 @@ class ContextRef {
     }
     void swap(ContextRef& other) noexcept { std::swap(map_, other.map_); }
     ContextMap* get() const noexcept { return map_; }
+    ContextBox* box() const noexcept;
+    // What is inherited: the variables as they are now.
+    ContextRef variables() const noexcept;
 
   private:
     ContextMap* map_ = nullptr;
+};
+
+// The context that a Context names.
+class ASYNCIO_API ContextBox final : public ContextMap {
+  public:
+    ContextBox(ContextRef initial, std::uint64_t number) noexcept
+        : ContextMap(true), variables(std::move(initial)), id(number) {}
+    ~ContextBox() override;
+
+    ContextRef variables; // never a box
+    std::uint64_t id;     // of the context: see current_context_id
+    // Something that runs in it has entered another context, and not left that yet.
+    bool displaced = false;
+};
+
+inline ContextBox* ContextRef::box() const noexcept {
+    return map_ != nullptr && map_->is_box() ? static_cast<ContextBox*>(map_) : nullptr;
+}
+inline ContextRef ContextRef::variables() const noexcept {
+    const ContextBox* named = box();
+    return named != nullptr ? named->variables : *this;
+}
+
+// The context of a callback, or of a thread while no loop runs in it.
+struct OwnContext {
+    ContextRef variables;
+    std::uint64_t id = 0; // given when it is asked for
 };
 
 } // namespace detail

@@ -7,6 +7,8 @@
 
 #include <asyncio/detail/config.hpp>
 
+#include <string>
+
 ASYNCIO_BEGIN_NAMESPACE
 
 // What became of a wait that was asked to stop.
@@ -27,6 +29,12 @@ class ASYNCIO_API Runnable {
     virtual void discard() noexcept {}
     // The loop is closing while this is one of its tasks.
     virtual void abandon() noexcept {}
+    // run() in debug mode: what runs code of the user's tells if that took too long.
+    virtual void run_in_debug() { run(); }
+    // A callback, which a shuffled turn runs after those that were queued before it.
+    virtual bool keeps_order() const noexcept { return false; }
+    // Of the first of a loop's tasks: all of them with their await chains, for a report.
+    virtual std::string describe_tasks() const { return {}; }
 
     Runnable* next_link; // set when it is queued
 
@@ -52,6 +60,8 @@ class ASYNCIO_API Operation : public Runnable {
 class ReadyQueue {
   public:
     bool empty() const noexcept { return head_ == nullptr; }
+    // Meaningful unless empty.
+    Runnable* first() const noexcept { return head_; }
     Runnable* last() const noexcept { return tail_; }
 
     void push(Runnable& node) noexcept { append(node, node); }

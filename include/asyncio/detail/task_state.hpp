@@ -5,37 +5,30 @@
 // drives a coroutine: its step resumes the innermost frame, and returns when that waits again.
 #pragma once
 
+#include <asyncio/detail/location.hpp>
 #include <asyncio/events.hpp>
 
-#include <bit>
 #include <coroutine>
 #include <cstdint>
 #include <exception>
 #include <source_location>
 #include <string>
+#include <vector>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
-// A std::source_location as the pointer that it is, in both our compilers.
-class Location {
-  public:
-    Location() = default;
-    explicit Location(const void* pointer) noexcept : pointer_(pointer) {}
-    Location(std::source_location where) noexcept : pointer_(std::bit_cast<const void*>(where)) {}
-    std::source_location get() const noexcept {
-        return std::bit_cast<std::source_location>(pointer_);
-    }
-    const void* pointer() const noexcept { return pointer_; }
-    // "file.cpp:12"
-    ASYNCIO_API std::string text() const;
-
-  private:
-    const void* pointer_ = nullptr;
-};
-
 class FutureBase;
 class DoneCallbackBase;
+
+// A CancelledError with this message, or, where there is no memory for that, without one.
+template <class Message> std::exception_ptr make_cancelled(Message message) noexcept {
+    try {
+        return std::make_exception_ptr(CancelledError(message()));
+    } catch (...) {
+        return std::make_exception_ptr(CancelledError());
+    }
+}
 
 // Someone who waits for a future: linked in the future's list until it is done, then in the ready
 // queue. All of them run in the turn after the future was done, in the order in which they came.
@@ -85,7 +78,9 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
     void throw_unless_value();
     // The exception, null if there is none. Requires: done. Counts as retrieved.
     const std::exception_ptr& retrieve() noexcept {
-        flags_ &= static_cast<std::uint16_t>(~unretrieved_flag);
+        if ((flags_ & unretrieved_flag) != 0) [[unlikely]] {
+            seen();
+        }
         return exception_;
     }
     // Where the value is. Requires: finished, and the result is neither void nor taken.
@@ -107,7 +102,9 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
         }
     }
 
-    // "<Future pending>", for reports.
+    // The context in which reports of it are made; null: the current one.
+    virtual ContextRef* report_context() noexcept { return nullptr; }
+    // "<Future pending created at file:line>", for reports.
     virtual std::string describe() const;
 
     // While one lives, a value is being made, by code that may call back: nothing else may be set.
@@ -118,6 +115,8 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
     };
 
   protected:
+    friend struct DebuggerFacts;
+
     static constexpr std::uint16_t state_mask = 3;
     static constexpr std::uint16_t task_flag = 1 << 2;
     static constexpr std::uint16_t unretrieved_flag = 1 << 3; // has an exception nobody has seen
@@ -146,6 +145,8 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
 
     void finish(State state) noexcept;
     void destroy() noexcept;
+    // The exception is retrieved: there is nothing to report any more.
+    ASYNCIO_COLD void seen() noexcept;
 
     std::uint32_t references_ = 0;
     std::uint16_t flags_;
@@ -161,6 +162,30 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
 
   private:
     void run() override {}
+    // Where create_future() was called; null if it was made otherwise.
+    virtual Location created_at() const noexcept { return Location(); }
+};
+
+// While it lives, the current context is the one in which reports of this future are made, as with
+// asyncio's call_exception_handler.
+class ReportScope {
+  public:
+    explicit ReportScope(FutureBase& future) noexcept {
+        if (const ContextRef* own = future.report_context()) {
+            swaps_ = true;
+            context_ = *own; // a copy: the handler may have the future let go of its own
+            context_.swap(current_context());
+        }
+    }
+    ~ReportScope() {
+        if (swaps_) context_.swap(current_context());
+    }
+    ReportScope(const ReportScope&) = delete;
+    ReportScope& operator=(const ReportScope&) = delete;
+
+  private:
+    ContextRef context_;
+    bool swaps_ = false;
 };
 
 class PromiseBase;
@@ -181,10 +206,22 @@ class ASYNCIO_API TaskBase : public FutureBase {
     unsigned uncancel() noexcept;
 
     std::string name() const;
-    void set_name(std::string name);
+    void set_name(const std::string& name);
+    std::uint64_t number() const noexcept; // of "Task-N"
+    // Gives the context a name, if it has none.
+    Context get_context();
+    // Before the first step.
+    void set_context(ContextRef context) noexcept { context_.swap(context); }
     Location created() const noexcept;
-    // "<Task pending name='Task-1' at file:line in f() created at file:line>"
+    // "<Task pending name='Task-1' in f at file:line created at file:line>"
     std::string describe() const override;
+    // The awaits at which its frames stand, the innermost first; of one that has not begun, where
+    // its function stands. Empty once its coroutine has ended.
+    std::vector<Location> await_chain() const;
+    // describe() for a report that has the await chain on lines of its own, and that.
+    std::vector<ExceptionContext::Detail> report() const;
+    std::string describe_tasks() const override;
+    ContextRef* report_context() noexcept override { return &context_; }
 
     // --- for awaitables, on behalf of the task that runs now ---
 
@@ -225,12 +262,17 @@ class ASYNCIO_API TaskBase : public FutureBase {
         waiting_for_ = nullptr;
         TaskBase::run();
     }
+    // The same from an operation's run_in_debug().
+    void step_in_debug() {
+        waiting_for_ = nullptr;
+        TaskBase::run_in_debug();
+    }
 
     // In await_resume, if the task was suspended there: whether the await must throw
     // CancelledError.
     bool cancel_due() const noexcept { return (flags_ & (must_cancel_flag | interrupt_flag)) != 0; }
     [[noreturn]] void throw_cancelled();
-    std::exception_ptr take_cancelled();
+    std::exception_ptr take_cancelled() noexcept;
     // The await throws a CancelledError of another source, which covers the task's own.
     void forget_cancel() noexcept {
         flags_ &= static_cast<std::uint16_t>(~(must_cancel_flag | interrupt_flag));
@@ -256,6 +298,16 @@ class ASYNCIO_API TaskBase : public FutureBase {
         flags_ |= returned_flag;
     }
 
+    // --- for create_task, once each ---
+
+    // The first step is in the next turn.
+    void schedule() noexcept { loop_->core().ready.push(*this); }
+    // The first step is now, while whoever makes the task waits. Throws RuntimeError if something
+    // runs in the task's context; then the first step is in the next turn.
+    void run_eagerly();
+    // Neither of these: it is as if the task had never been made.
+    void never_begin() noexcept;
+
     // --- for current_task and all_tasks ---
 
     static TaskBase* first(EventLoop& loop) noexcept {
@@ -268,8 +320,8 @@ class ASYNCIO_API TaskBase : public FutureBase {
         : FutureBase(loop, task_flag), context_(context_for(loop)) {}
     ~TaskBase() override;
 
-    // Hands the coroutine to the task and the task to the loop. A `created` of null: where the
-    // coroutine's function stands.
+    // Hands the coroutine to the task and the task to the loop; schedule() or run_eagerly() is
+    // next. A `created` of null: where the coroutine's function stands.
     void start(std::coroutine_handle<> coroutine, PromiseBase& promise, Location created) noexcept;
 
     // The coroutine has ended: moves the result out of its frame if `with_value`, and destroys the
@@ -279,7 +331,10 @@ class ASYNCIO_API TaskBase : public FutureBase {
     virtual void drop_value() noexcept {}
 
   private:
+    friend struct DebuggerFacts;
+
     void run() override; // one step
+    void run_in_debug() override;
     void discard() noexcept override {}
     // The task that this one waits for, if it does and that is not done.
     TaskBase* awaited_task() const noexcept;
@@ -298,6 +353,7 @@ class ASYNCIO_API TaskBase : public FutureBase {
                                             : nullptr;
     }
     void unlink(Location created) noexcept;
+    std::string describe(const std::string& place) const;
     std::coroutine_handle<> outermost() const noexcept;
 
     std::coroutine_handle<> resume_;
@@ -349,7 +405,10 @@ class ASYNCIO_API TaskWaiter : public FutureWaiter {
     TaskBase* task_ = nullptr; // set once the task has waited
 
   private:
+    friend struct DebuggerFacts;
+
     void run() override { task_->step(); }
+    void run_in_debug() override { task_->step_in_debug(); }
     bool is_linked() const noexcept { return previous_waiter != nullptr && !future_->done(); }
     [[noreturn]] ASYNCIO_COLD void throw_cancelled();
     [[noreturn]] ASYNCIO_COLD void throw_failure();

@@ -25,8 +25,9 @@ class ThreadDoor {
   public:
     enum class Entered { loop_awake, loop_must_be_woken, refused };
 
-    // Any thread. Unless refused, the loop owns the node from now on. Who is told that the loop
-    // must be woken wakes it, and then says so by woken(), the last time that it touches the loop.
+    // Any thread, and in a signal handler that interrupts any of them. Unless refused, the loop
+    // owns the node from now on. Who is told that the loop must be woken wakes it, and then says so
+    // by woken(), the last time that it touches the loop.
     Entered enter(Runnable& node) noexcept {
         std::uintptr_t seen = state_.load(std::memory_order_relaxed);
         do {

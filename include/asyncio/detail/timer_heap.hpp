@@ -119,6 +119,8 @@ class TimerHeap {
         return root;
     }
 
+    friend struct DebuggerFacts;
+
     Timer* root_ = nullptr;
     std::uint64_t armed_ = 0;
 };

@@ -44,12 +44,29 @@ class ASYNCIO_API Backend {
     // have passed (0: does not wait; no_timeout: no bound); never earlier without one of these
     // reasons. Tells the watchers: for each descriptor the reader, then the writer.
     virtual void wait(std::int64_t timeout_ns, detail::ReadyQueue& ready) = 0;
+    // wait(0, ready), for a turn that only looks: inline, since each return behind a system call is
+    // dear.
+    void poll(detail::ReadyQueue& ready) {
+        const int count = poll_(poll_descriptor_, poll_events_, poll_capacity_, 0);
+        if (count != 0) [[unlikely]] {
+            found(count, ready);
+        }
+    }
 
-    // Any thread: makes a wait() that is under way, or the next one, return.
+    // Any thread, and in a signal handler: makes a wait() that is under way, or the next one,
+    // return. Keeps to what signal-safety(7) allows; may change errno.
     virtual void wake() noexcept = 0;
 
   protected:
+    // What poll_() has found, or -1 with errno: tells the watchers, or throws.
+    virtual void found(int count, detail::ReadyQueue& ready) = 0;
+
     std::size_t watched_count_ = 0;
+    // epoll_wait, and what it is called with.
+    int (*poll_)(int, epoll_event*, int, int) = nullptr;
+    epoll_event* poll_events_ = nullptr;
+    int poll_descriptor_ = -1;
+    int poll_capacity_ = 0;
 };
 
 // epoll, on every Linux. Throws std::system_error if the process has no descriptors left.

@@ -1,0 +1,3 @@
+module asyncio.bench/peer
+
+go 1.19

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+#include <asyncio/shield.hpp>
+
+ASYNCIO_BEGIN_NAMESPACE
+namespace detail {
+namespace {
+
+// Added to an inner future whose outer one was cancelled.
+void report_failure(const AnyFuture& inner) {
+    FutureBase& future = inner.state();
+    if (future.state() != FutureBase::failed) return;
+    const std::exception_ptr& exception = future.retrieve();
+    future.loop().call_exception_handler({
+        .message = "exception in shielded future: nobody waits for it any more",
+        .exception = exception,
+        .details = {{"future", future.describe()}},
+    });
+}
+
+} // namespace
+
+Shield::Shield(FutureBase& outer, FutureBase& inner) noexcept : outer_(outer), inner_(inner) {
+    inner.retain();
+}
+
+Shield::~Shield() {
+    if (!outer_.done()) outer_.remove_waiter(outer_waiter_);
+    if (watching_) inner_.remove_waiter(inner_waiter_);
+    inner_.release();
+}
+
+// A task ends for certain, so that it may keep the outer future until then. A future may never
+// end, and must not.
+void Shield::begin() {
+    watching_ = true;
+    if (inner_.is_task()) outer_.retain();
+    inner_.add_waiter(inner_waiter_, true);
+    outer_.add_waiter(outer_waiter_, true);
+}
+
+void Shield::Inner::scheduled(FutureBase&) noexcept {
+    shield.watching_ = false;
+    if (!shield.inner_.is_task()) shield.outer_.retain();
+}
+void Shield::Inner::run() {
+    struct AtEnd {
+        FutureBase& outer;
+        ~AtEnd() { outer.release(); }
+    };
+    const AtEnd at_end{shield.outer_};
+    shield.inner_done();
+}
+void Shield::Inner::discard() noexcept { shield.outer_.release(); }
+
+void Shield::Outer::scheduled(FutureBase&) noexcept { shield.outer_.retain(); }
+void Shield::Outer::run() {
+    struct AtEnd {
+        FutureBase& outer;
+        ~AtEnd() { outer.release(); }
+    };
+    const AtEnd at_end{shield.outer_};
+    shield.outer_done();
+}
+void Shield::Outer::discard() noexcept { shield.outer_.release(); }
+
+void Shield::inner_done() {
+    if (outer_.state() == FutureBase::cancelled_state) return;
+    switch (inner_.state()) {
+    case FutureBase::cancelled_state:
+        outer_.cancel({});
+        return;
+    case FutureBase::failed:
+        outer_.set_exception(inner_.retrieve());
+        return;
+    default:
+        break;
+    }
+    try {
+        copy_value(inner_);
+    } catch (...) { // copying it threw
+        outer_.set_exception(std::current_exception());
+    }
+}
+
+void Shield::outer_done() {
+    if (inner_.done() || !watching_) return;
+    watching_ = false;
+    inner_.remove_waiter(inner_waiter_);
+    if (inner_.is_task()) outer_.release();
+    // Once, however many shields were cancelled.
+    const AnyFuture inner = AnyFuture::of(inner_);
+    try {
+        inner.remove_done_callback(&report_failure);
+        inner.add_done_callback(&report_failure);
+    } catch (...) {
+        inner_.loop().report([] {
+            return ExceptionContext{
+                .message = "no memory to watch a shielded future: if it fails, that is told when "
+                           "it is destroyed",
+                .exception = std::current_exception(),
+            };
+        });
+    }
+}
+
+} // namespace detail
+ASYNCIO_END_NAMESPACE

@@ -1,0 +1,551 @@
+// SPDX-License-Identifier: MIT
+// Random programs of tasks, cancels, locks and queues, turn for turn as on CPython 3.13: see
+// support/random_locks.py, which is the same in Python, and makes the golden hashes.
+#include <asyncio/asyncio.hpp>
+
+#include "support/turns.hpp"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdint>
+#include <exception>
+#include <string>
+#include <vector>
+
+using asyncio::Coro;
+using asyncio_test::Turns;
+
+namespace {
+
+constexpr int task_count = 5;
+constexpr int step_count = 10;
+constexpr int turn_count = 40;
+
+struct Theme {
+    std::string name;
+    std::string steps;
+    std::string helps;
+};
+
+class Random {
+  public:
+    explicit Random(std::uint64_t seed) : x_(seed) {}
+    std::size_t below(std::size_t n) {
+        x_ = x_ * 6364136223846793005U + 1442695040888963407U;
+        return (x_ >> 33) % n;
+    }
+
+  private:
+    std::uint64_t x_;
+};
+
+class Program {
+  public:
+    Program(const Theme& theme, std::uint64_t number)
+        : random_(number * 1000 + theme.name.size()), helps_(theme.helps),
+          queue_(1 + static_cast<std::ptrdiff_t>(random_.below(2))) {
+        for (auto& plan : plans_) {
+            for (auto& [step, n] : plan) {
+                step = random_.below(5) == 0 ? std::string("cCuY")[random_.below(4)]
+                                             : theme.steps[random_.below(theme.steps.size())];
+                n = static_cast<int>(random_.below(task_count));
+            }
+        }
+    }
+
+    // Debug mode changes nothing in it.
+    std::string trace(bool debug) {
+        const asyncio::EventLoopOwner loop =
+            asyncio::new_event_loop(asyncio::LoopOptions().clock(turns_).debug(debug));
+        loop->set_exception_handler([](asyncio::EventLoop&, const asyncio::ExceptionContext&) {});
+        loop->call_later(1e9, [] {});
+        asyncio::run_until_complete(*loop, main());
+        loop->close();
+        tasks_.clear();
+        std::string text;
+        for (const std::string& line : lines_) text += (text.empty() ? "" : " ") + line;
+        return text;
+    }
+
+  private:
+    struct Step {
+        char step;
+        int n;
+    };
+
+    void log(const std::string& who, const std::string& text) {
+        lines_.push_back(std::to_string(turns_.now()) + who + text);
+    }
+    static std::string digit(bool value) { return value ? "1" : "0"; }
+
+    Coro<std::string> take_step(int who, char step, int n) {
+        switch (step) {
+        case 'y':
+            co_await asyncio::sleep(0);
+            break;
+        case 'Y':
+            for (int i = 0; i <= n; ++i) co_await asyncio::sleep(0);
+            break;
+        case 'c':
+        case 'C': {
+            auto& task = tasks_[static_cast<std::size_t>(n)];
+            for (int i = 0; i < (step == 'C' ? 2 : 1); ++i)
+                task.cancel("m" + std::to_string(++cancels_));
+            co_return std::to_string(n) + std::to_string(task.cancelling());
+        }
+        case 'u':
+            co_return std::to_string(asyncio::current_task().uncancel());
+        case 'a':
+            co_await lock_.acquire();
+            break;
+        case 'r':
+            lock_.release();
+            break;
+        case 'k': {
+            auto held = co_await lock_.scoped();
+            std::exception_ptr failure;
+            try {
+                for (int i = 0; i < n; ++i) co_await asyncio::sleep(0);
+            } catch (const asyncio::CancelledError&) {
+                failure = std::current_exception();
+            }
+            held.release(); // as __aexit__, whose RuntimeError replaces the CancelledError
+            if (failure != nullptr) std::rethrow_exception(failure);
+            break;
+        }
+        case 'l':
+            co_return digit(lock_.locked()) + digit(semaphore_.locked()) + digit(bounded_.locked());
+        case 's':
+            co_await semaphore_.acquire();
+            break;
+        case 'q':
+            semaphore_.release();
+            break;
+        case 'S':
+            co_await bounded_.acquire();
+            break;
+        case 'Q':
+            bounded_.release();
+            break;
+        case 'w':
+            co_await event_.wait();
+            break;
+        case 'e':
+            event_.set();
+            break;
+        case 'x':
+            event_.clear();
+            break;
+        case 'A':
+            co_await condition_.acquire();
+            break;
+        case 'R':
+            condition_.release();
+            break;
+        case 'W':
+            co_await condition_.wait();
+            break;
+        case 'V':
+            co_await condition_.wait_for([this] { return ++asked_ % 3 == 0; });
+            break;
+        case 'n':
+            condition_.notify(static_cast<std::size_t>(n));
+            break;
+        case 'N':
+            condition_.notify_all();
+            break;
+        case 'b': {
+            const auto index = co_await barrier_.wait();
+            co_return std::to_string(index);
+        }
+        case 'z':
+            co_await barrier_.reset();
+            break;
+        case '!':
+            co_await barrier_.abort();
+            break;
+        case 'p':
+            co_await queue_.put(who * 10 + n);
+            break;
+        case 'P':
+            queue_.put_nowait(who * 10 + n);
+            break;
+        case 'g': {
+            const int item = co_await queue_.get();
+            co_return std::to_string(item);
+        }
+        case 'G':
+            co_return std::to_string(queue_.get_nowait());
+        case 't':
+            queue_.task_done();
+            break;
+        case 'j':
+            co_await queue_.join();
+            break;
+        case 'h':
+            queue_.shutdown();
+            break;
+        case 'H':
+            queue_.shutdown(true);
+            break;
+        default:
+            ADD_FAILURE() << step;
+        }
+        co_return "";
+    }
+
+    Coro<std::string> take(int who, char step, int n) {
+        std::string result(1, step);
+        try {
+            result += co_await take_step(who, step, n);
+        } catch (const asyncio::CancelledError& error) {
+            result += std::string("-") + error.message();
+        } catch (const asyncio::BrokenBarrierError&) {
+            result += "B";
+        } catch (const asyncio::RuntimeError&) {
+            result += "R";
+        } catch (const asyncio::ValueError&) {
+            result += "V";
+        } catch (const asyncio::QueueEmpty&) {
+            result += "E";
+        } catch (const asyncio::QueueFull&) {
+            result += "F";
+        } catch (const asyncio::QueueShutDown&) {
+            result += "D";
+        }
+        co_return result;
+    }
+
+    Coro<> worker(int who) {
+        for (const auto& [step, n] : plans_[static_cast<std::size_t>(who)]) {
+            const std::string result = co_await take(who, step, n);
+            if (stopping_) co_return;
+            log(std::to_string(who), result);
+        }
+        log(std::to_string(who), ".");
+    }
+
+    Coro<> main() {
+        for (int who = 0; who < task_count; ++who)
+            tasks_.push_back(asyncio::create_task(worker(who)));
+        for (int i = 0; i < turn_count; ++i) {
+            co_await asyncio::sleep(0);
+            const std::string result = co_await take(0, helps_[random_.below(helps_.size())], 1);
+            log("*", result);
+        }
+        std::string state;
+        for (const auto& task : tasks_) state += digit(task.done());
+        log("=", state + digit(lock_.locked()) + digit(semaphore_.locked()) +
+                     digit(bounded_.locked()) + digit(event_.is_set()) +
+                     digit(condition_.locked()) + std::to_string(barrier_.n_waiting()) +
+                     digit(barrier_.broken()) + std::to_string(queue_.qsize()));
+        stopping_ = true;
+        for (int i = 0; i < 5; ++i) {
+            for (const auto& task : tasks_) task.cancel();
+            co_await asyncio::sleep(0);
+        }
+    }
+
+    Random random_;
+    std::string helps_;
+    std::array<std::array<Step, step_count>, task_count> plans_{};
+    Turns turns_;
+    std::vector<std::string> lines_;
+    std::vector<asyncio::Task<>> tasks_;
+    int cancels_ = 0;
+    int asked_ = 0;
+    bool stopping_ = false;
+    asyncio::Lock lock_;
+    asyncio::Semaphore semaphore_{1};
+    asyncio::BoundedSemaphore bounded_{2};
+    asyncio::Event event_;
+    asyncio::Condition condition_;
+    asyncio::Barrier barrier_{3};
+    asyncio::Queue<int> queue_;
+};
+
+// The upper half of FNV-1a.
+std::uint32_t hash_of(const std::string& text) {
+    std::uint64_t value = 14695981039346656037U;
+    for (const char c : text) {
+        value = (value ^ static_cast<unsigned char>(c)) * 1099511628211U;
+    }
+    return static_cast<std::uint32_t>(value >> 32);
+}
+
+template <std::size_t N> void run_all(const Theme& theme, const std::uint32_t (&golden)[N]) {
+    for (std::size_t number = 0; number < N; ++number) {
+        const std::string trace = Program(theme, number).trace(number % 2 == 1);
+        ASSERT_EQ(hash_of(trace), golden[number])
+            << "python3.13 tests/support/random_locks.py " << theme.name << " " << number
+            << " prints another trace than this:\n"
+            << trace;
+    }
+}
+
+} // namespace
+
+TEST(RandomLocks, lock) {
+    // clang-format off
+    static constexpr std::uint32_t golden[] = {
+        0xa36920d1, 0x1c7a71c4, 0x8e229f48, 0xef9559bb, 0xe8c5a333, 0xf5ca0efb, 0x1d1838de, 0x906bc115,
+        0x512e0177, 0x8bace539, 0xf6834c76, 0x3b927210, 0xfd6b0241, 0xffcb3e3e, 0xcee8cff7, 0x4fa77475,
+        0x80b4ef7f, 0x0faf8c04, 0x8e3f1c59, 0xef12b026, 0x089eaacf, 0x8173fffa, 0x8efbf529, 0x5f8e02bc,
+        0xaccadb7d, 0xd2646592, 0x86f69d77, 0x86810966, 0xbcac7c26, 0x4bdaa1e9, 0xfd739d0f, 0xf6a58848,
+        0x24cd3105, 0xb141bcd0, 0xa5c7b86c, 0xecb4fc72, 0xae738ae8, 0xb39b46fb, 0x92feeb83, 0xb30d1cec,
+        0x84c79bcf, 0xe1b1fbe5, 0x1635dabe, 0xea71a091, 0x6be1a299, 0xf0df0123, 0x8200018d, 0x0c86a25f,
+        0x0e6d0582, 0xeabb93b3, 0x12953b97, 0xdd79b4c4, 0x97d13f6a, 0xaac2b11f, 0xaf257ae0, 0x90804d34,
+        0xf1ec86d4, 0x4441cafe, 0x49626b6b, 0xdabffd14, 0x92b89f94, 0x300a6a86, 0x248622d6, 0x4f8d82c4,
+        0x370d5f8a, 0xe3c4e66f, 0xe674119e, 0x88917d7b, 0x68a8c2d3, 0x931287b0, 0xa9a0f629, 0x19c91bd9,
+        0x6e2daf3d, 0x8dd1f700, 0xee9266b8, 0x9626a926, 0x84d83553, 0xfe8534a7, 0x679f420f, 0x96c20093,
+        0x76a09495, 0x0cc5178f, 0xae9e248b, 0x1baac089, 0xa2dfe8ef, 0xa7cdc8b1, 0xb2eb5cf0, 0xcd85a5d5,
+        0x6bc66d77, 0x9849ad5b, 0x79613dd9, 0x3ea3d1c5, 0x7d5712ea, 0x9d36bcee, 0x95a10d2a, 0xae3b1a67,
+        0x725fafcc, 0x381d040a, 0x1c5baf1f, 0xd4c45317, 0xda0fe7ef, 0xbee1b37f, 0x0b755ee6, 0x2be4ef80,
+        0xbc46c878, 0x4c8374fe, 0x2118a718, 0xe25107fc, 0xf5fc5367, 0xae3dbf11, 0x9e3044c4, 0xa7ae4d61,
+        0x5d99afdf, 0xef12074b, 0xb9ed62d4, 0x370b6476, 0x14563d45, 0xd910cbd2, 0xa60df92c, 0x419746bf,
+        0x6d90e3cb, 0x498e97bd, 0x24a92068, 0x25f5f6b7, 0xc5796bfa, 0xa90ae4a7, 0xa3d6d35c, 0x40e030c6,
+        0xe53465ce, 0x0849b6cf, 0x5d9dd984, 0xe26e5edf, 0x9ffbec8f, 0xc353cc0b, 0xc5fe56e0, 0xe06e2cd1,
+        0xe646143a, 0xd053d593, 0x9aa9fa0d, 0xed7e940f, 0x46a06089, 0x3abecb57, 0xb74bd435, 0x5d67febf,
+        0xc3ecb2ce, 0x0bf8af4e, 0xba2bde4d, 0x72cb164c, 0x47a2ef0d, 0xba3d0758, 0x02eef53a, 0xc69125ad,
+        0x1fefae32, 0x80420256, 0x2e23d5b6, 0x817637e5, 0x3c3d49cd, 0x7e68c7a7, 0xb2b3cece, 0x75dc69cc,
+        0x50b5b9b0, 0x555578c4, 0xa6e7b4b4, 0x79578223, 0x7dd458bb, 0x5864acfb, 0xa35a92ce, 0x6fb9efe1,
+        0xcd3026be, 0xd7e6cf37, 0xa8e4eb78, 0xf0d64432, 0x7aed0a65, 0x3b33a00f, 0x6db93e7b, 0xde7e9c55,
+        0x35819615, 0xb8fbf54e, 0x4769b874, 0x70a6b2f1, 0x5305ad02, 0x14c3400e, 0xecf0920c, 0x9245f1f9,
+        0x118d8516, 0x43f6cb62, 0xaafa2bc3, 0x4053994d, 0xcd9401ca, 0x7331680a, 0xb6af7fea, 0x7b3e86c1,
+        0xc297648a, 0xf02205fd, 0xe9b81e78, 0x3b47ae7d, 0xa20bc3c6, 0xe6522702, 0xa16c9b85, 0x83f779cc,
+    };
+    // clang-format on
+    run_all({"lock", "yacrkaryl", "ry"}, golden);
+}
+
+TEST(RandomLocks, semaphore) {
+    // clang-format off
+    static constexpr std::uint32_t golden[] = {
+        0xa14c33b0, 0xef218920, 0x270967be, 0xa66a8963, 0x830524a9, 0xb737be58, 0xf1eb2acb, 0xa6d5869c,
+        0xdef7bed5, 0xfed1592b, 0x6ea9a9be, 0xf2d3a663, 0xd4bb32f5, 0x626d667b, 0xe05da37f, 0x983db833,
+        0xc49fc9a6, 0xaceacbb4, 0x4a9842a6, 0x7204fe50, 0x0c924c52, 0x6d1a0440, 0x543837df, 0xd5971c1f,
+        0x55c12265, 0x75c0dc92, 0xf6e50fcb, 0x7c4f2d82, 0xa10c4287, 0xca47bc99, 0x18b6e9de, 0xe1459c87,
+        0x9d7c2963, 0x72bddacb, 0xe8e75451, 0x4a876e38, 0x0d21c517, 0xad633312, 0x94ffd2a8, 0xb5b9219b,
+        0x0083f25e, 0xae49316d, 0x8d5690c0, 0x0f65751e, 0xc8385edb, 0x2706efbc, 0xcd7a8f69, 0x57201587,
+        0x73e011c5, 0x06d15b6a, 0x90353087, 0x73eb2304, 0xf2d72fcf, 0xf0b2c848, 0x834286a1, 0x8ce9ae50,
+        0x22783a45, 0xb49db039, 0xf5b98698, 0xe4cc1674, 0x189bdab7, 0x0f336192, 0x119afab5, 0x521d59d1,
+        0xcbb8a408, 0x41c92bba, 0x6dd0a8d5, 0x2bc75927, 0x7a18cb4d, 0x13892811, 0x9426da49, 0x0f40c27a,
+        0xde06a4f4, 0x5abe21a1, 0x46ea1e1e, 0x67416490, 0x285b4c25, 0x40717c5f, 0xcf4647f8, 0xc77ace98,
+        0x6304893c, 0xd7c8d97a, 0x46d14a86, 0x6e1d24db, 0xeb002ad0, 0xb575d80f, 0x55c5d674, 0x8f4ebe8a,
+        0x656edadc, 0x4a9ac741, 0x96c7e063, 0x3eefda1e, 0x2591dcfd, 0xa3766291, 0x57ef77bb, 0x98c7055e,
+        0x98c51589, 0x85aa2ff0, 0xc9485a59, 0x22ab9637, 0xfdd2f98f, 0xf39c2efe, 0xa321a1d1, 0x5a8b9c13,
+        0x908b1ce9, 0x98da9e4b, 0x47269b96, 0x930803f2, 0xbb344a02, 0xeeb0c6af, 0xcae634fe, 0xa5c889a5,
+        0x37063291, 0x99b7ab06, 0xc8da92bc, 0xfa97cd2b, 0x202bfee8, 0xdef7d0f4, 0x1e6b72a1, 0xf7bb9262,
+        0xbdb987aa, 0x4efdfab7, 0x8fa33493, 0xb4b8ce34, 0x356e3d43, 0xf28a4223, 0x5813fefa, 0xa6d29a33,
+        0xe3641995, 0xb7517095, 0x0ca49061, 0x8c316a8b, 0x3425e516, 0x6e3c2916, 0x9839aa85, 0x7f2a8622,
+        0xd3ec0880, 0x4d02ff2a, 0x74ec31b7, 0x843c5d8a, 0xeca79726, 0x99d693ea, 0x17a189b3, 0xbc3a7025,
+        0xb4680f8c, 0xe32050bf, 0xef30e45a, 0xe9d6165e, 0x1d02619a, 0x649004fe, 0x7e509a6f, 0x431b5970,
+        0x60dac36b, 0x047ab092, 0x5d1943ec, 0x289be187, 0x3e113551, 0x2d5a6477, 0x5b174ce3, 0xb2bdd88c,
+        0xef7e8d36, 0x1f3f7436, 0x3520e9c6, 0x2d11c3e4, 0x9b8291c9, 0xe29ad9e6, 0x74aecf49, 0xe51cc224,
+        0x8dde6066, 0x2ee94909, 0x8c0eec9a, 0x7de4a691, 0xa7aed106, 0xe4df3bb9, 0x2c2495b3, 0xf7430db1,
+        0xd4c8d24a, 0x8530cf28, 0x60cedc9e, 0xa8193000, 0x1d45c050, 0x09543be0, 0x2bd6b3b1, 0xa32d1b14,
+        0xfce0ea7d, 0x734ef9ac, 0x33a02e1e, 0xbfeba6fa, 0xb21b0f59, 0xd6d25307, 0x12d49418, 0x582ef9b1,
+        0x7008eead, 0x4ea089da, 0xb088ebda, 0xf89c0cee, 0xc50d9f11, 0xeb5375b7, 0xe9f7d292, 0x7008bcb7,
+    };
+    // clang-format on
+    run_all({"semaphore", "ysqSQsqyl", "qQy"}, golden);
+}
+
+TEST(RandomLocks, event) {
+    // clang-format off
+    static constexpr std::uint32_t golden[] = {
+        0x26f80982, 0x36a28126, 0x2fde720b, 0xa25cf396, 0xec33351d, 0xdf5bc48b, 0x196bc85f, 0x1181a4cb,
+        0xd49d085d, 0x83ef6741, 0x6584d75d, 0x3f682d6e, 0xc6489ecc, 0xa807f6a3, 0xee877070, 0xd490b0fa,
+        0x53aa196c, 0x80f1572d, 0x7756a850, 0xd914d674, 0x51dfde1e, 0x2552755d, 0x74493079, 0x38479783,
+        0x9da9e33e, 0xec3b8d9d, 0xededfac1, 0x7055ef94, 0xaaf76f18, 0x0ead8539, 0x68446db8, 0x29599661,
+        0x5508ed64, 0x9e505c85, 0xd527cdea, 0xf7457723, 0xe64ee594, 0x64e80e5e, 0x5c80ce2c, 0x45853aaa,
+        0x74eb0a0e, 0x26470140, 0x39bead41, 0x32b9847b, 0x0979f1b5, 0x31099954, 0x9af75906, 0x15c6f59c,
+        0x9d54cc6e, 0x40b5ff49, 0x9344d8ae, 0x4b96dfdc, 0xe2591248, 0x080d4285, 0x90bb9839, 0xe80fcc71,
+        0xc3487c8c, 0x0eac01dd, 0x0c3b4879, 0xb386d2ba, 0x1ab9e8c5, 0xe356ca0e, 0xb3494ce3, 0x56338deb,
+        0xe439b647, 0x1f63497f, 0xde0a91c4, 0xec978d95, 0x70e9fdfb, 0xc08c26aa, 0xaf54e440, 0x89a346f2,
+        0xdce9d83a, 0xc4dc8601, 0x01630e67, 0xb0ee1862, 0x976eac40, 0xc4c8677e, 0xfe72f899, 0x4b33611c,
+        0x9177b62b, 0xffab36b9, 0x943335d9, 0xa9bf9ad0, 0xbfb9d73a, 0x44561bd4, 0xcb6dcac3, 0x2dc8f394,
+        0x7b445761, 0xa0593121, 0xb9c3b35e, 0x0f780a95, 0x684fbab9, 0x1fc4ad68, 0x384c4b4b, 0x7759c53e,
+        0x93a44843, 0xf1938703, 0xe26526e3, 0x10a1c766, 0x28502592, 0x875dca7a, 0x9c7fbec8, 0x73b7583e,
+        0xfb5db65e, 0x064d9e6c, 0x869a03bc, 0xca32ec9f, 0x06f8582b, 0x4f1352ff, 0x73dcaf6a, 0x6338253d,
+        0x62038af3, 0x75710690, 0x1502ae93, 0xe6358875, 0x9984860a, 0xd98bd3c0, 0x08b9113c, 0x6678216f,
+        0x1a38fb42, 0x7546e0fe, 0x9f9a061c, 0x9538b64d, 0x3efdc79c, 0xd5f3ea6e, 0xa5c5f549, 0x9892abd9,
+        0x449711b2, 0x2b9ad7f9, 0x773c3d4c, 0x95110f57, 0x085d349b, 0x1bafe633, 0x2574f29f, 0x33579b85,
+        0x3a93a713, 0x5e79602f, 0x56891e61, 0xe683e10e, 0x5be67dbc, 0x87cbadf5, 0xc242f372, 0x594ec7fe,
+        0x83bda638, 0xbe0150f1, 0x3d0c349d, 0xa94dcb71, 0xc6ce8f47, 0xe98e610c, 0xa67eb930, 0x4139ed4d,
+        0xe69b4119, 0x8b593061, 0xf565c28b, 0x65902d94, 0xa3ac935a, 0xb6073f7a, 0x126a85c8, 0xa6989a77,
+        0x7b206d3a, 0x64a110c9, 0xc2bf54b7, 0xc03e32bc, 0x0dec59a7, 0x13ee0c6a, 0xe1d830ea, 0x1a3ab1dd,
+        0xb2e84045, 0x6439bdb8, 0x81fc7e7b, 0x268ba854, 0x75e4f636, 0x84bb4dbb, 0x3a245666, 0x3a11cfa4,
+        0x7ba21272, 0xc81b011e, 0xbe42fe2f, 0x6ec676b0, 0xea45e912, 0x159c12ea, 0x17937c8b, 0x6e11f155,
+        0x56492a9a, 0x009be070, 0x94dafd89, 0xdecbe57c, 0x8a57e42a, 0x747a6aca, 0x4dba7b6b, 0x4754d178,
+        0x74040f83, 0x3ba3767b, 0xc20295be, 0xd981c0d2, 0x7213e43d, 0x4d23c098, 0xf6bcf97d, 0xdda5aa05,
+    };
+    // clang-format on
+    run_all({"event", "ywwexw", "exy"}, golden);
+}
+
+TEST(RandomLocks, condition) {
+    // clang-format off
+    static constexpr std::uint32_t golden[] = {
+        0x9c4ac81e, 0x436236a0, 0xea15cc68, 0xe1d3d6ab, 0xe5abc9ed, 0x10c5d883, 0x53266404, 0x180d074b,
+        0xac2b8144, 0xed54796e, 0xcce0dc39, 0xf71f4113, 0x36b83305, 0x86ea55ff, 0x31395bd8, 0x2f6d9f02,
+        0xe542ac79, 0x08028126, 0x6aec8db3, 0x9c2da427, 0x0d477ae8, 0xeff219ca, 0xc6a6dbf6, 0x981373f8,
+        0x19924c82, 0xd6e63e61, 0x227e263e, 0x4a616317, 0xd8fc5a6c, 0x5aa81b24, 0x2baffb1f, 0xd04477ba,
+        0xef89ee07, 0xb7e465f0, 0x38c323ac, 0xa1910f88, 0x640a8626, 0xcf32ee19, 0xb037358d, 0xe29dd0f3,
+        0x409dfaf8, 0xcc0468c7, 0x7a17d8f9, 0x6b207cf4, 0x65abd4ed, 0x24520ead, 0x3c850d3d, 0xcfd67963,
+        0xb9e91198, 0x6c76f145, 0x1eb7702c, 0x6450716a, 0x23627dc2, 0x40b57af8, 0x1ea88ba1, 0x9b69fe39,
+        0xfcc2e873, 0x1aaab801, 0xfff70d9f, 0xae79bef0, 0xb5107d41, 0xdc67eff4, 0x87f0fa1c, 0x904273cf,
+        0x13995296, 0xe73abd40, 0xa762d8e8, 0x2d2dd5ca, 0x1e54ad67, 0xe2f39072, 0x96d368a5, 0x453f3f8c,
+        0xd32646fb, 0x69ece70b, 0x03c3f856, 0xe8dbfa18, 0x0046c0c5, 0xc6a43986, 0xa667f438, 0x63d15203,
+        0x74984df8, 0x698d6221, 0x39c9aa8e, 0xb6ba6c0a, 0xa9ad8c0e, 0xd8bec58d, 0xe1ad571a, 0x3c2f9eee,
+        0x9e640f59, 0x6480eff5, 0x70ccb11b, 0xdb9d47e9, 0xcef95649, 0xf91010a7, 0x650a6d2a, 0xdddcdd89,
+        0xc7e77322, 0xf222b3a1, 0x37edb05a, 0xa2bfbf1c, 0xc5c03fb5, 0xc9bf96bc, 0xcbbd5151, 0x6ec78264,
+        0xaee609d6, 0x6cc50e23, 0xd7f99f9f, 0x36fd5955, 0xd4168b69, 0x28029c8b, 0x1b0b905c, 0x307ff2f4,
+        0x4ff27a79, 0x8e1ac0ca, 0xcfa2e947, 0x7d8088b5, 0xdb15933f, 0xba39e238, 0xe58afd8f, 0xda3bd7e5,
+        0x95dd9938, 0x7f2ead0f, 0xf07988a1, 0x04f92f1a, 0xfc8d6b11, 0xc06a89bb, 0x9a07d2de, 0x93e13fdc,
+        0x0f4f10bf, 0x31791127, 0x83010f7e, 0x6ce63c3f, 0x4f95fb27, 0xd74f9f93, 0x1ffff538, 0x2a9ca747,
+        0xd9a7a822, 0x63f80c74, 0x5ae38dbf, 0xbac31181, 0x9ca364d5, 0xf24df640, 0xeb0084fe, 0x3eda5062,
+        0x87dfb880, 0xb012f62d, 0x63f231c0, 0xc2311810, 0x743af652, 0x28b4908a, 0x983402f4, 0xdb488846,
+        0x03f1f293, 0xbf5dbc8f, 0x89c00bbf, 0x016ef831, 0x06887504, 0x26ca127f, 0x683d1569, 0x56b5fd31,
+        0x0e5b1538, 0x12f06352, 0x7024c7c3, 0xea3911b0, 0x518697c4, 0x88770c12, 0x97b14c46, 0x55391c5f,
+        0xf032c577, 0x4691e58f, 0xffa7657e, 0xdf5570ea, 0xb0315724, 0x3eb70c21, 0xcc885af0, 0xada4d187,
+        0x9a3f5a24, 0xd7638a6b, 0x98b3ca26, 0x1fc09b5d, 0xc768379b, 0xe9f4c300, 0x2c1bbe87, 0x4e10fe89,
+        0xc56d5a0b, 0xd74675d1, 0x797faf86, 0x0121f37a, 0xcd035c40, 0x0d7ddfb1, 0xc1db9b6e, 0x1d069580,
+        0x0c9cdfd0, 0x2c391404, 0x1fcba509, 0x12d3858a, 0x20a5bf17, 0xf429ebb0, 0xae8a611f, 0xbb9200e2,
+    };
+    // clang-format on
+    run_all({"condition", "yAAwRnWNARWWV", "RnNy"}, golden);
+}
+
+TEST(RandomLocks, barrier) {
+    // clang-format off
+    static constexpr std::uint32_t golden[] = {
+        0x1fe41d53, 0xeec1da33, 0xefc66f1f, 0xdc61eede, 0x21e2e25f, 0x8bfdcc24, 0x5372b551, 0xbe2dcd53,
+        0xf775cefd, 0xd61251a4, 0xc361b91d, 0xe0398983, 0x6aa52760, 0x5b9081d3, 0xd173e46b, 0x0c8f8dda,
+        0xaccaac70, 0x126cca0e, 0x44eacc47, 0x4361ead1, 0x1bd35ec7, 0x598a6e84, 0x77707a97, 0x4b071910,
+        0xe15539f6, 0x9a8becdb, 0xc7d5b568, 0xf3dd2017, 0xf2238368, 0xfac7e12b, 0x5a4bd9ae, 0x30e03a41,
+        0x8f0df0e4, 0x8145bfa4, 0x5964d150, 0xae3b9513, 0x60905df6, 0x9a6c353f, 0xb792f47c, 0x56dfaf0c,
+        0xdf8d1997, 0xd412935a, 0x3f79eb61, 0x759a9b7c, 0x91df340e, 0x85d3ad9d, 0x38f8fe1d, 0xdcd138ac,
+        0x8f7dc67c, 0xdbd791ac, 0x5def09fa, 0x52e33422, 0xed25800b, 0xcbfeebf3, 0x2bd61142, 0x93a90d76,
+        0xc2db39a3, 0x0359597a, 0x19b0a03a, 0xc99eeefb, 0x64fd91cb, 0x8a730a50, 0xc709bd8f, 0x17d8fbf9,
+        0xdfbe17d4, 0xe45bd7ba, 0x8a79050b, 0x4607bda7, 0xe5b7c319, 0x0cedad27, 0x6f26e3fb, 0xa0ae5bde,
+        0x054c4213, 0xbe0a206c, 0xfe118e34, 0x511d55f2, 0x4cc48270, 0xe3ad48f9, 0xfd77a4bd, 0x88751f49,
+        0x5fb49bbf, 0x0cb78ec9, 0x8c97ffcb, 0x3870f5f2, 0x2942e4f1, 0x1869143f, 0xcd0b93cb, 0x28fd29a8,
+        0xe0bf9ecc, 0xffe5fd1e, 0xa106e006, 0xc3a81e7c, 0x831a8fde, 0x25d97750, 0x4340bf46, 0x7024bba1,
+        0xa8a77476, 0xf3f37f15, 0x2b6850c6, 0xffc63648, 0x1aea5586, 0x96e0973f, 0xc9a562c3, 0x869ac46e,
+        0xef0cd005, 0x039e9797, 0x8ee268ca, 0xc112f529, 0x8dd2ff20, 0xed2d4c44, 0x972c4cda, 0x054ac5bd,
+        0xa2d29924, 0xbe5e7582, 0x9f16bf3a, 0x716fa8c9, 0xa3cdefec, 0x7b9d19ce, 0xc522200d, 0x3082eda1,
+        0x8879ef89, 0x581fff14, 0xf8b8aed3, 0x02baeb4b, 0x903162c5, 0x9fa78442, 0x128c5b63, 0x9d9d5810,
+        0x8f952950, 0x56a392e3, 0xab1ea388, 0xa369eed3, 0xd73c12ef, 0x1c180f03, 0xba823765, 0x04c507ee,
+        0x1b9112af, 0xbe9b68c6, 0x05b32581, 0xa8502576, 0x45e4e2be, 0x61489740, 0x1b4236d8, 0xc138e7bc,
+        0x60f755a6, 0x0ba256cb, 0xfa687306, 0x484e47b2, 0xca29509e, 0x5a1dfd26, 0xcd8ffa12, 0x0708f1f6,
+        0xadb4a8ef, 0x0ac935e6, 0xb1c94cce, 0xe07ee251, 0x3288f14e, 0xbd27a7b6, 0x68643966, 0x61a0cd13,
+        0x32c0330e, 0x64af1172, 0x001f43d7, 0xab0ad6fb, 0x57e1b0d1, 0xf30c202b, 0xc3ab6aeb, 0x85227204,
+        0x936877c9, 0x63ec087c, 0xfff7e11b, 0x9a56e690, 0x898c7690, 0x96027573, 0x9d706f12, 0x457f96bf,
+        0xdc295915, 0x098bab22, 0x50223118, 0x4f46b502, 0x9a3c1070, 0x6ca6bbd5, 0x89ce58e3, 0x61616834,
+        0x18595912, 0x3ac9b599, 0xb1c2f94c, 0x8e8d292e, 0x277f5e59, 0x5a76986d, 0x3f109fce, 0xd2aefa86,
+        0x8e2feb05, 0x554dbbbb, 0x358bd79c, 0x1faf414f, 0xd84720d4, 0x315505e0, 0xf45f1380, 0xbecefa96,
+    };
+    // clang-format on
+    run_all({"barrier", "ybbbbz!", "yyyyyyyz"}, golden);
+}
+
+TEST(RandomLocks, queue) {
+    // clang-format off
+    static constexpr std::uint32_t golden[] = {
+        0xd7dcfc85, 0x37d6d685, 0xc947eaf2, 0x651042e6, 0xe9872c6b, 0x29431279, 0x7f8639c3, 0x38ce0cc0,
+        0x523e633c, 0x328a68c1, 0x14129d7c, 0xb412202d, 0x2e0110df, 0x03b1c8a8, 0x3a2c1550, 0xb047fe62,
+        0xc88e78cc, 0x2ead15f1, 0xdb42217e, 0x811e7175, 0x11379e38, 0x63314b62, 0x342e8a37, 0xdcd919d4,
+        0x36963aa7, 0x546d323f, 0x8d981405, 0xd05d9eb7, 0x88ca8934, 0x4e593f31, 0xa050f12f, 0x286be513,
+        0xae2a383e, 0x5416d4ab, 0xc3615ff6, 0xac19e934, 0x417b89e4, 0x61f9e750, 0x085b060a, 0x2310b240,
+        0x9c27b157, 0x889b2ad2, 0x535c5643, 0xa9feb6e2, 0xfcf1d478, 0x3bc59e46, 0x12e3a346, 0xb7afa166,
+        0x58d8b358, 0x84a90aa3, 0xd48e8cfd, 0x695345ec, 0x6d25b9b1, 0xdfd35b8e, 0x798a06a5, 0x40037125,
+        0xdbd37c0d, 0xd353372a, 0xf0439741, 0xcdf8e5d5, 0x67f72680, 0xd8ac4c93, 0x108dba19, 0x3761c2e6,
+        0x213cbe4e, 0x634c1284, 0x114a94e5, 0x9d5986e9, 0x0b60c88d, 0x35276b1f, 0x02e647ca, 0x4195b7cf,
+        0x8d07f121, 0x45ae82e6, 0x1d58cda6, 0x6b243720, 0x00e3d82d, 0x0c0ca06f, 0x94150eed, 0x2ad43382,
+        0x780f32a6, 0xf3a33471, 0xb0e902ce, 0xa2154564, 0xefce1cab, 0xc4ecfa52, 0xc793cc5d, 0x9a3977f4,
+        0x556c024a, 0x3e9940a7, 0x9656bb2c, 0x355f2bf2, 0xb6a614c1, 0x77ac04db, 0xcd1ea352, 0x2ba8b4b5,
+        0xba6283b2, 0x5719f893, 0x163a60ed, 0x1463b962, 0x24decaea, 0x001b362b, 0x8c5b3e7d, 0xe7122693,
+        0x0f503753, 0xd9948a57, 0xbd57865f, 0x2578ba79, 0x1c814dda, 0xb33d6b72, 0xaee29af9, 0x00f50af3,
+        0x9a237000, 0xc7ffdec5, 0x21c3eebc, 0x0dca8f3f, 0x013d188e, 0x36af76d9, 0xbbb25984, 0xe0eb2083,
+        0x35fbb043, 0x779fc1de, 0xe1cad675, 0x78e0b36b, 0xb060b8c3, 0x5018b1b5, 0x47c7a0b3, 0x4da4f99f,
+        0xd2588a8c, 0xa22648c8, 0xc76b692a, 0x61d2801b, 0xa2108706, 0x35578c13, 0x9fd7257f, 0xedba64ab,
+        0xc731d655, 0x20067e1b, 0x65984450, 0xa32935e8, 0x4c4e3972, 0x346bd24a, 0x1c70d081, 0xa8b6dc9e,
+        0xdda2dde0, 0x4ecf19f5, 0xbe2afbb9, 0xca40fd80, 0x33e0773f, 0xbcc758fd, 0xe9bc309e, 0x6304b169,
+        0xde8efdfa, 0x699cbb49, 0x71290bed, 0xf772008a, 0x2c021c29, 0x193af722, 0x2ceed525, 0x5763d394,
+        0x10743d6c, 0xe2435d7a, 0xa145e64e, 0x324e3dc0, 0x88b638c5, 0xd6c4c231, 0x6859de54, 0x65c5cf27,
+        0xa462991c, 0x74a6b561, 0xd3920236, 0x21975e7a, 0x9c944c44, 0x8b0de28d, 0x084ad617, 0x8d23cd80,
+        0xe0240131, 0x10d75f90, 0x1c062993, 0xc26a2b7e, 0xe5bc0b44, 0x8a1a032e, 0x023e2eb6, 0xbc43b7e3,
+        0x0c7591e8, 0xa0860f72, 0x1199e459, 0x5d62b432, 0x8a2a262f, 0x404d05c2, 0x0198e3e9, 0x1bf3269c,
+        0x601b590a, 0x7c396d1d, 0x814296e8, 0x8848982c, 0x29d74b96, 0x2b4d8f97, 0x75381852, 0xe7b5a51a,
+    };
+    // clang-format on
+    run_all({"queue", "yggpPGtjgpg", "PGt"}, golden);
+}
+
+TEST(RandomLocks, shutdown) {
+    // clang-format off
+    static constexpr std::uint32_t golden[] = {
+        0x1f53ca88, 0x46ecb96a, 0xf5c24f70, 0x5c460e07, 0x6ca5fe38, 0xce455185, 0x49a2d6c6, 0xd0273f54,
+        0xae425559, 0x1c7bc603, 0x17ac2d39, 0x6c8cd56a, 0xb225e49d, 0xca32cdc1, 0xd4c212e1, 0x598ad3b9,
+        0x611d611a, 0x65286ae0, 0x41eb0577, 0x99d062a2, 0x855897e2, 0x6f341cda, 0xbc9874d3, 0x248a31a3,
+        0xd978e260, 0xf13d8b9e, 0x659f9e62, 0xc374021b, 0x40bfed37, 0x183a2345, 0xced93b2e, 0x10f4b029,
+        0x66b4adaa, 0x1257c8ab, 0xb6d07c67, 0x39676404, 0xb2f2a300, 0x5f512972, 0x23b68f01, 0xfc7f613e,
+        0x3a315dab, 0x57356837, 0xa93b35c9, 0xe445e4e2, 0x8625948d, 0x5bf88946, 0x0f169a3e, 0x13ca5988,
+        0xa5f11016, 0xa0df6e22, 0xc73f2e6f, 0x5404d8eb, 0xce8da008, 0x4a738064, 0x1d48400c, 0xb92c6f36,
+        0xd44cb53a, 0x6bcc10c3, 0xe1938edf, 0x9d4d8f49, 0x98a7a3d3, 0x9318f83e, 0x971f2364, 0xa43cab75,
+        0xab823817, 0x33d435e5, 0x989d7026, 0x9c46f7ee, 0x289dc1f3, 0xa9e473af, 0x95a6ec3f, 0xb8a54834,
+        0xba3a0ba7, 0xdc0878f2, 0x062b6fe8, 0x12ed3602, 0xb90f4b23, 0xc7a9c38e, 0xd2cc3438, 0xfd373b5b,
+        0x199ec5ee, 0x133db7c4, 0x7386fee0, 0xa5af0b1b, 0x1d57014a, 0x10db2717, 0x055978ed, 0x360933b9,
+        0x47152300, 0xc810fba4, 0x99299317, 0xd2ab8b83, 0x6708be00, 0xe7b4ef13, 0x1e203191, 0x654e0e50,
+        0x0ce888f6, 0xd937bb3a, 0x3c46b4d9, 0xd331c7e6, 0xd1768344, 0xed76853f, 0x0103a5ee, 0x85bbb249,
+        0x508717ed, 0xd451b9a2, 0x9bd38c5f, 0x64151a22, 0x9714f0f0, 0x74b3c424, 0x6109df0d, 0x7f0be2d6,
+        0x662801d5, 0x46e525ad, 0xd0cc747d, 0xbde41514, 0xc4abb925, 0x85e04512, 0x236f3e9a, 0xedea6ee5,
+        0x878bf734, 0xce547df9, 0x95b1dc3f, 0xe281f130, 0x83340fcb, 0xaaf59f5c, 0xd2ab5c22, 0xb172f667,
+        0x57ac61b6, 0xc495d3b1, 0xe347aef6, 0x0812f6e6, 0xadffabee, 0xda717fee, 0x975be389, 0xd3791755,
+        0x3239956a, 0x4f70e3d0, 0x318901f2, 0x402ee3ba, 0x8724d052, 0xac654748, 0x8eee68ae, 0xacfd87ea,
+        0x9966102a, 0x16871718, 0x715e66e0, 0xbb8db937, 0x0e9cfb27, 0x91b62a15, 0xf8e5bf30, 0xf0c6f828,
+        0x9a0ba834, 0xe9f5ebc0, 0x6a015f71, 0xbd2771bb, 0xe9af2b9d, 0x89aece96, 0xca110bfc, 0x7be1cc53,
+        0xc1d0d725, 0xefe2317b, 0x4950655a, 0xaa21d641, 0xc2251821, 0x5505de29, 0xede09d56, 0x319862c0,
+        0x43606b62, 0xfdad5b41, 0x8e238957, 0x8921dd4c, 0xdcf8fbd6, 0x71a84535, 0xcec6f903, 0x85a8f716,
+        0x7634972f, 0x1030cf52, 0xf55344f1, 0x3578338d, 0x1c5e12e4, 0xad034087, 0x3d50dd9a, 0x4956d79e,
+        0xd83a003d, 0x8a2b0263, 0x06c2c19c, 0x7f6e2a9d, 0xea2a2d1a, 0x703e5492, 0x527868ba, 0xbe63c0e7,
+        0x501b78d3, 0xbc72f90d, 0xc0406add, 0xdfeb91bb, 0x3d225971, 0xdadbe039, 0x2950a790, 0xc5fda8d5,
+    };
+    // clang-format on
+    run_all({"shutdown", "yggppPGtjhH", "PGt"}, golden);
+}
+
+TEST(RandomLocks, mixed) {
+    // clang-format off
+    static constexpr std::uint32_t golden[] = {
+        0x947eb20f, 0xf9af9ee0, 0xfc89549a, 0x53d6ab97, 0x3b67960d, 0x579b24d7, 0xcfc40fa0, 0x6522439f,
+        0xb42a3884, 0x2f6d5282, 0x168fd6cc, 0x2febc654, 0xb66f7386, 0x2ae3a9fc, 0xae2e57ba, 0x3520e485,
+        0xccd794a2, 0x11cefcca, 0xe0a887ad, 0xbcefba46, 0xeaca60fd, 0xc1c90098, 0x11f7b727, 0x8a3172f0,
+        0x89fc6c9c, 0x6124e6cf, 0x38a29840, 0x48fc13a8, 0x1ee355a8, 0x8dcfe191, 0x6485c441, 0x13e9ff38,
+        0x40641f66, 0x931890af, 0x147be9b6, 0x556e2f4e, 0xab745237, 0x57ccecc0, 0x3fcf87f0, 0xc09e05d8,
+        0x941e6f9e, 0x8f449ed8, 0x0999e310, 0x1a550813, 0xcf50f1f2, 0x30a52f3c, 0xd18ab7ff, 0xc252441c,
+        0x1637150d, 0x69e41e54, 0xcac5974c, 0x57fb25fd, 0x2bc18939, 0x89fab4d1, 0xa68fc34c, 0xc336ac09,
+        0x1a51d0c3, 0x79eeaa73, 0x077d84f4, 0xfbe74329, 0x2147e3b2, 0x910eacde, 0x7d067c6e, 0x28a7e682,
+        0x07733f4c, 0xd270d83f, 0x6907f4e4, 0x26377f18, 0x1b875732, 0xfb157541, 0x19db6f2f, 0xba338b28,
+        0xe1db913b, 0x1ddd0927, 0x802a6dd6, 0x20c594c5, 0x5d00d2e4, 0xa8e38617, 0x173e912e, 0x363f7d84,
+        0x5a87556a, 0xa1e5c742, 0x07900dbf, 0x84d991d2, 0x7cb5df57, 0xa3f80e6e, 0x7a498ed4, 0xfb207e73,
+        0xd807cfe4, 0x75ece4be, 0x43cae283, 0x64743064, 0x9d8acf9c, 0x28002548, 0x85ca1119, 0xfc9102da,
+        0x0ac3095e, 0xd8e71fbb, 0x2175fe0b, 0xacef24a4, 0x36e532c1, 0x0d40a580, 0x10f5a09f, 0x7551bd4d,
+        0xdc461c07, 0x7fba7aef, 0x4ce11648, 0xa4614719, 0x750aaee8, 0x39496464, 0xa9caa39b, 0x1e2a3a71,
+        0x7ea42f6a, 0x4fb6e7db, 0xb3099f6a, 0x6f2a3333, 0xe7c13dd1, 0xe142744f, 0xf881aaf2, 0x17e82c07,
+        0xd9a1004f, 0xc03ef51e, 0xaa4aae28, 0x7489c277, 0xbf767d9a, 0x75feea85, 0xda4f75cd, 0x8590e43b,
+        0x29070562, 0xfc3ff324, 0xcebfae60, 0xbb6ae4cf, 0x987c3170, 0xd53020ff, 0x6831f731, 0x9cae53b4,
+        0xdbe8d681, 0x81a7266d, 0x4a2be1d6, 0x70aca568, 0x127b5881, 0xd90df8ff, 0xb5c2ac9a, 0x83972abb,
+        0x2e5563dd, 0xe3dfdc05, 0xd234bb37, 0x9acdafcb, 0x328ac3af, 0x8b36d5bb, 0x298fb706, 0x351faa42,
+        0x96687ef3, 0xab3a8630, 0x912d85ad, 0x2e437a9e, 0x2c11b880, 0x6c436ba5, 0x4d510023, 0xbf2b8da7,
+        0xf69a0f77, 0x79c9fd29, 0x66d2b123, 0x8d22ebdc, 0xdbfdeadf, 0x2b1cdb74, 0x0dc64ea6, 0x0a39e783,
+        0x6adacc35, 0xbcc2fa79, 0xa7e82414, 0x68492947, 0x8a7f8d09, 0x7561f271, 0xe2e2ea99, 0x483c112c,
+        0x68f5f108, 0xab02b8ea, 0x600f2143, 0xcce31acf, 0x11a4f566, 0xb10beb27, 0x4f88622c, 0x7d0dff27,
+        0x865db65b, 0x445b2ee1, 0x1b44b3f2, 0x8bf35a79, 0x79feac28, 0xbfe1e20f, 0x5af8014e, 0x46ef7153,
+        0xd1a5ac93, 0xa28bf742, 0xe9553c15, 0x14406c42, 0x3d83760a, 0xc2228762, 0xab021413, 0x209a5f9d,
+    };
+    // clang-format on
+    run_all({"mixed", "yarsqwexAWRnNbzgpPGtj", "rqeRNPGt"}, golden);
+}

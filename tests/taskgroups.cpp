@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: MIT
+// task_group and TaskGroup. The traces are CPython's.
+#include <asyncio/asyncio.hpp>
+#include <asyncio/testing/cancel_everywhere.hpp>
+
+#include "support/in_virtual_time.hpp"
+#include "support/turns.hpp"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+using namespace std::chrono_literals;
+using asyncio::as_result;
+using asyncio::CancelledError;
+using asyncio::Coro;
+using asyncio::create_task;
+using asyncio::current_task;
+using asyncio::ExceptionGroup;
+using asyncio::get_running_loop;
+using asyncio::sleep;
+using asyncio::task_group;
+using asyncio::TaskGroup;
+using asyncio::TaskOptions;
+using asyncio::ValueError;
+using asyncio::testing::cancel_everywhere;
+using asyncio_test::in_virtual_time;
+using asyncio_test::Log;
+using asyncio_test::Reports;
+using asyncio_test::text_of;
+using asyncio_test::thrown_by;
+using Token = asyncio::testing::LeakToken;
+using asyncio_test::Trace;
+using asyncio_test::trace_of;
+
+namespace {
+
+std::string cancelling() { return std::to_string(current_task().cancelling()); }
+
+Coro<> nop() { co_return; }
+Coro<> nap(int seconds) { co_await sleep(seconds); }
+Coro<int> give(int value) {
+    co_await sleep(1s);
+    co_return value;
+}
+Coro<> fail(Log& log, int seconds, std::string text) {
+    try {
+        co_await sleep(seconds);
+    } catch (const CancelledError&) {
+        log("cancelled " + text);
+        throw;
+    }
+    throw ValueError(text);
+}
+// Fails because it is cancelled.
+Coro<> fail_on_cancel(Log& log) {
+    try {
+        co_await sleep(10s);
+    } catch (const CancelledError&) {
+        log("child");
+        throw ValueError("child");
+    }
+}
+
+std::string shown(const std::exception_ptr& exception) {
+    try {
+        std::rethrow_exception(exception);
+    } catch (const ExceptionGroup& group) {
+        std::string text = group.message() + "[";
+        for (const auto& one : group) text += (text.back() == '[' ? "" : ", ") + shown(one);
+        return text + "]";
+    } catch (const asyncio::TimeoutError&) {
+        return "TimeoutError";
+    } catch (...) {
+        return text_of(exception);
+    }
+}
+
+// Logs how it ended, and the task's cancels then.
+template <class Body> Coro<> ending(Log& log, Body body, bool pass_on = false) {
+    const auto result = co_await as_result(body());
+    log((result ? "value" : shown(result.exception())) + " " + cancelling());
+    if (pass_on) result.value();
+}
+
+} // namespace
+
+TEST(TaskGroup, takes_the_turns_that_cpython_takes) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  int begin = log.turns().now();
+                  const auto note = [&](const std::string& what) {
+                      log(what + " " + std::to_string(log.turns().now() - begin));
+                      begin = log.turns().now();
+                  };
+                  co_await task_group(nop);
+                  note("empty");
+                  co_await task_group([](TaskGroup& group) -> Coro<> {
+                      group.create_task(nop());
+                      co_return;
+                  });
+                  note("nop");
+                  // 3.14: that it is done is heard of by a callback, as of any other.
+                  co_await task_group([](TaskGroup& group) -> Coro<> {
+                      group.create_task(TaskOptions().eager_start(true), nop());
+                      co_return;
+                  });
+                  note("eager nop");
+              }),
+              (Trace{"1 empty 0", "4 nop 3", "6 eager nop 2"}));
+}
+
+TEST(TaskGroup, waits_for_its_tasks_and_gives_the_results_of_the_body) {
+    in_virtual_time([]() -> Coro<> {
+        asyncio::Task<int> first;
+        asyncio::Task<int> second;
+        const int body = co_await task_group([&](TaskGroup& group) -> Coro<int> {
+            first = group.create_task(give(1));
+            second = group.create_task(give, 2); // a callable and its argument
+            auto named = group.create_task(TaskOptions().name("named"), give(3));
+            EXPECT_EQ(named.get_name(), "named");
+            auto bound = group.create_task(TaskOptions().name("bound"), give, 4);
+            EXPECT_EQ(bound.get_name(), "bound");
+            group.create_task(sleep(5s));
+            group.create_task(TaskOptions().name("sleep"), sleep(6s));
+            co_return 7;
+        });
+        EXPECT_EQ(body, 7);
+        EXPECT_EQ(first.result() + second.result(), 3);
+        EXPECT_EQ(asyncio::all_tasks().size(), 1U);
+    });
+}
+
+TEST(TaskGroup, cancels_the_others_and_the_body_when_a_task_fails) {
+    EXPECT_EQ(
+        trace_of([](Log& log) -> Coro<> {
+            co_await ending(log, [&] {
+                return task_group([&](TaskGroup& group) -> Coro<> {
+                    group.create_task(fail(log, 1, "a"));
+                    group.create_task(fail(log, 5, "b"));
+                    try {
+                        co_await sleep(10s);
+                    } catch (const CancelledError&) {
+                        log("body " + cancelling());
+                        throw;
+                    }
+                });
+            });
+        }),
+        (Trace{"6 cancelled b", "6 body 1", "8 unhandled errors in a TaskGroup[ValueError: a] 0"}));
+}
+
+TEST(TaskGroup, throws_all_failures_that_of_the_body_last) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  co_await ending(log, [&] {
+                      return task_group([&](TaskGroup& group) -> Coro<> {
+                          group.create_task(fail(log, 0, "a"));
+                          group.create_task(fail(log, 0, "b"));
+                          group.create_task(fail(log, 3, "c"));
+                          co_return;
+                      });
+                  });
+              }),
+              (Trace{"5 cancelled c",
+                     "7 unhandled errors in a TaskGroup[ValueError: a, ValueError: b] 0"}));
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  co_await ending(log, [&] {
+                      return task_group([&](TaskGroup& group) -> Coro<> {
+                          group.create_task(fail_on_cancel(log));
+                          co_await sleep(1s);
+                          throw asyncio::LookupError("body");
+                      });
+                  });
+              }),
+              (Trace{"5 child",
+                     "7 unhandled errors in a TaskGroup[ValueError: child, exception: body] 0"}));
+}
+
+TEST(TaskGroup, passes_a_cancel_from_outside_on) {
+    EXPECT_EQ(
+        trace_of([](Log& log) -> Coro<> {
+            const auto worker = [](Log& to) -> Coro<> {
+                const auto grouped = [&] {
+                    return task_group([&](TaskGroup& group) -> Coro<> {
+                        group.create_task(fail(to, 9, "x"));
+                        to("in");
+                        co_return;
+                    });
+                };
+                co_await ending(to, grouped, true);
+            };
+            auto task = create_task(worker(log));
+            co_await sleep(1s);
+            task.cancel("out");
+            const auto result = co_await as_result(task);
+            log("main " + text_of(result.exception()));
+        }),
+        (Trace{"2 in", "7 cancelled x", "9 CancelledError: out 1", "10 main CancelledError: out"}));
+}
+
+TEST(TaskGroup, throws_failures_before_a_cancel_from_outside_which_comes_at_the_next_await) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  const auto worker = [](Log& to) -> Coro<int> {
+                      const auto grouped = [&] {
+                          return task_group([&](TaskGroup& group) -> Coro<> {
+                              group.create_task(fail_on_cancel(to));
+                              co_return;
+                          });
+                      };
+                      co_await ending(to, grouped);
+                      try {
+                          co_await sleep(0);
+                          to("no");
+                      } catch (const CancelledError&) {
+                          to("delivered " + cancelling());
+                      }
+                      co_return 7;
+                  };
+                  auto task = create_task(worker(log));
+                  co_await sleep(1s);
+                  task.cancel("out");
+                  const int value = co_await task;
+                  log(std::to_string(value));
+              }),
+              (Trace{"7 child", "9 unhandled errors in a TaskGroup[ValueError: child] 1",
+                     "10 delivered 1", "11 7"}));
+}
+
+TEST(TaskGroup, waits_for_its_tasks_however_often_it_is_cancelled) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  const auto slow = [](Log& to) -> Coro<> {
+                      bool cancelled = false;
+                      try {
+                          co_await sleep(10s);
+                      } catch (const CancelledError&) {
+                          cancelled = true;
+                      }
+                      EXPECT_TRUE(cancelled);
+                      to("slow");
+                      co_await sleep(5s);
+                      to("slow end");
+                  };
+                  const auto worker = [&slow](Log& to) -> Coro<> {
+                      const auto grouped = [&] {
+                          return task_group([&](TaskGroup& group) -> Coro<> {
+                              group.create_task(slow(to));
+                              co_return;
+                          });
+                      };
+                      co_await ending(to, grouped, true);
+                  };
+                  auto task = create_task(worker(log));
+                  co_await sleep(1s);
+                  task.cancel("one");
+                  co_await sleep(1s);
+                  task.cancel("two");
+                  co_await sleep(1s);
+                  log(task.done() ? "True" : "False");
+                  const auto result = co_await as_result(task);
+                  log("main " + text_of(result.exception()));
+              }),
+              (Trace{"7 slow", "12 False", "14 slow end", "16 CancelledError: one 2",
+                     "17 main CancelledError: one"}));
+}
+
+TEST(TaskGroup, takes_a_cancelled_task_for_no_failure) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  asyncio::Task<> first;
+                  asyncio::Task<> second;
+                  co_await task_group([&](TaskGroup& group) -> Coro<> {
+                      first = group.create_task(nap(9));
+                      second = group.create_task(nap(2));
+                      co_await sleep(1s);
+                      first.cancel();
+                  });
+                  log(std::string("end") + (first.cancelled() ? " True" : " False") +
+                      (second.cancelled() ? " True" : " False"));
+              }),
+              (Trace{"10 end True False"}));
+}
+
+TEST(TaskGroup, refuses_tasks_and_closes_the_coroutine_when_it_takes_none) {
+    EXPECT_EQ(
+        trace_of([](Log& log) -> Coro<> {
+            const Reports reports(get_running_loop());
+            const auto try_it = [&](TaskGroup& group) {
+                log(thrown_by([&] { return group.create_task(nop()); }));
+                EXPECT_NE(thrown_by([&] { return group.create_task(nop); }), "nothing");
+                EXPECT_NE(thrown_by([&] { return group.create_task(sleep(1s)); }), "nothing");
+            };
+            TaskGroup group;
+            try_it(group);
+            co_await task_group(group, [&]() -> Coro<> {
+                group.create_task([&]() -> Coro<> { // from inside a task, when the body has ended
+                    co_await sleep(1s);
+                    group.create_task(nap(1));
+                    log("added");
+                });
+                co_return;
+            });
+            try_it(group);
+            TaskGroup failing;
+            const auto result = co_await as_result(task_group(failing, [&]() -> Coro<> {
+                failing.create_task([&]() -> Coro<> {
+                    try {
+                        co_await sleep(9s);
+                    } catch (const CancelledError&) {
+                        try_it(failing);
+                    }
+                });
+                co_await sleep(1s);
+                throw ValueError("x");
+            }));
+            EXPECT_TRUE(result.failed_with<ExceptionGroup>());
+            log("g");
+            const auto again = co_await as_result(task_group(failing, nop));
+            log(text_of(again.exception()));
+            EXPECT_EQ(reports.text(), "");
+        }),
+        (Trace{"1 RuntimeError: TaskGroup has not been entered: create its tasks in the body of "
+               "task_group()",
+               "4 added", "9 RuntimeError: TaskGroup is finished: it takes no more tasks",
+               "13 RuntimeError: TaskGroup is shutting down: it is cancelling its tasks, and takes "
+               "no more",
+               "15 g",
+               "15 RuntimeError: TaskGroup has already been entered: make another one for each "
+               "use"}));
+}
+
+TEST(TaskGroup, nests) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  co_await ending(log, [&] {
+                      return task_group([&](TaskGroup& outer) -> Coro<> {
+                          outer.create_task(fail(log, 5, "o"));
+                          co_await task_group([&](TaskGroup& inner) -> Coro<> {
+                              inner.create_task(fail(log, 1, "i"));
+                              co_await sleep(9s);
+                          });
+                      });
+                  });
+              }),
+              (Trace{"7 cancelled o", "9 unhandled errors in a TaskGroup[unhandled errors in a "
+                                      "TaskGroup[ValueError: i]] 0"}));
+}
+
+TEST(TaskGroup, takes_its_cancel_back_when_the_body_swallows_it) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  co_await ending(log, [&] {
+                      return task_group([&](TaskGroup& group) -> Coro<> {
+                          group.create_task(fail(log, 1, "a"));
+                          try {
+                              co_await sleep(9s);
+                          } catch (const CancelledError&) {
+                              log("sw " + cancelling());
+                          }
+                          co_await sleep(1s);
+                          log("on");
+                      });
+                  });
+              }),
+              (Trace{"6 sw 1", "8 on", "8 unhandled errors in a TaskGroup[ValueError: a] 0"}));
+}
+
+TEST(TaskGroup, inside_of_a_timeout) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  co_await ending(log, [&] {
+                      return asyncio::timeout(1s, [&]() -> Coro<> {
+                          co_await task_group([&](TaskGroup& group) -> Coro<> {
+                              group.create_task(fail(log, 9, "x"));
+                              co_return;
+                          });
+                      });
+                  });
+              }),
+              (Trace{"5 cancelled x", "7 TimeoutError 0"}));
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  co_await ending(log, [&] {
+                      return asyncio::timeout(1s, [&]() -> Coro<> {
+                          co_await task_group([&](TaskGroup& group) -> Coro<> {
+                              group.create_task(fail_on_cancel(log));
+                              co_return;
+                          });
+                      });
+                  });
+                  co_await sleep(0);
+                  log("on");
+              }),
+              (Trace{"5 child", "7 unhandled errors in a TaskGroup[ValueError: child] 0", "8 on"}));
+}
+
+TEST(TaskGroup, throws_an_interrupt_of_the_body_as_it_is) {
+    const auto main = []() -> Coro<> {
+        co_await task_group([](TaskGroup& group) -> Coro<> {
+            group.create_task([]() -> Coro<> {
+                try {
+                    co_await sleep(9s);
+                } catch (const CancelledError&) {
+                    throw ValueError("not shown");
+                }
+            });
+            co_await sleep(1s);
+            throw asyncio::SystemExit(3);
+        });
+    };
+    try {
+        in_virtual_time(main);
+        ADD_FAILURE();
+    } catch (const asyncio::SystemExit& exit) {
+        EXPECT_EQ(exit.code(), 3);
+    }
+}
+
+TEST(TaskGroup, throws_an_interrupt_of_a_task_as_it_is_when_the_loop_goes_on) {
+    asyncio::testing::VirtualClock clock;
+    auto loop = asyncio::new_event_loop(asyncio::LoopOptions().clock(clock));
+    auto task = create_task(*loop, []() -> Coro<> {
+        co_await task_group([](TaskGroup& group) -> Coro<> {
+            group.create_task([]() -> Coro<> {
+                co_await sleep(1s);
+                throw asyncio::KeyboardInterrupt();
+            });
+            group.create_task(nap(9));
+            co_return;
+        });
+    });
+    EXPECT_THROW(asyncio::run_until_complete(*loop, task), asyncio::KeyboardInterrupt);
+    EXPECT_FALSE(task.done());
+    EXPECT_THROW(asyncio::run_until_complete(*loop, task), asyncio::KeyboardInterrupt);
+    EXPECT_TRUE(task.done());
+    EXPECT_THROW(task.result(), asyncio::KeyboardInterrupt);
+}
+
+TEST(TaskGroup, of_a_loop_that_closes_goes_with_it) {
+    asyncio::testing::VirtualClock clock;
+    Reports reports;
+    auto loop = asyncio::new_event_loop(asyncio::LoopOptions().clock(clock));
+    reports.watch(*loop);
+    const auto token = std::make_shared<int>(1);
+    const auto hold = [](std::shared_ptr<int> kept, int seconds) -> Coro<> {
+        co_await sleep(seconds);
+        if (kept.use_count() > 0 && seconds == 0) throw ValueError("x");
+    };
+    create_task(
+        *loop,
+        [&hold](std::shared_ptr<int> kept) -> Coro<> {
+            co_await task_group([&](TaskGroup& group) -> Coro<> {
+                group.create_task(hold, kept, 5);
+                group.create_task(hold, kept, 6);
+                co_return;
+            });
+        },
+        token);
+    create_task(
+        *loop,
+        [&hold](std::shared_ptr<int> kept) -> Coro<> { // closed as it aborts
+            co_await task_group([&](TaskGroup& group) -> Coro<> {
+                group.create_task(hold, kept, 5);
+                group.create_task(hold, kept, 0);
+                co_return;
+            });
+        },
+        token);
+    int turns = 0;
+    while (++turns < 5) {
+        loop->stop();
+        loop->run_forever();
+    }
+    loop.reset();
+    EXPECT_GE(reports.count("pending"), 4U) << reports.text();
+    EXPECT_EQ(token.use_count(), 1);
+}
+
+TEST(CancelEverywhere, task_groups) {
+    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
+                  const auto child = [](Token kept, int seconds) -> Coro<> {
+                      co_await sleep(seconds);
+                      co_await sleep(0);
+                      EXPECT_GT(kept.use_count(), 0);
+                  };
+                  co_await task_group([&](TaskGroup& group) -> Coro<> {
+                      const Token local = token;
+                      group.create_task(child, token, 1);
+                      group.create_task(child, token, 3);
+                      co_await sleep(2s);
+                      co_await task_group([&](TaskGroup& inner) -> Coro<> {
+                          inner.create_task(child, token, 4);
+                          co_return;
+                      });
+                  });
+                  const auto result = co_await as_result(task_group([&](TaskGroup& g) -> Coro<> {
+                      g.create_task(child, token, 5);
+                      co_await sleep(1s);
+                      throw ValueError("x");
+                  }));
+                  if (result.failed_with<CancelledError>()) throw CancelledError();
+                  EXPECT_TRUE(result.failed_with<ExceptionGroup>());
+              }),
+              10);
+}

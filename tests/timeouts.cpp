@@ -1,0 +1,570 @@
+// SPDX-License-Identifier: MIT
+// timeout, timeout_at, Timeout and wait_for. The traces are CPython's.
+#include <asyncio/asyncio.hpp>
+#include <asyncio/testing/cancel_everywhere.hpp>
+
+#include "support/in_virtual_time.hpp"
+#include "support/turns.hpp"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+using namespace std::chrono_literals;
+using asyncio::as_result;
+using asyncio::CancelledError;
+using asyncio::Coro;
+using asyncio::create_future;
+using asyncio::create_task;
+using asyncio::current_task;
+using asyncio::get_running_loop;
+using asyncio::sleep;
+using asyncio::timeout;
+using asyncio::Timeout;
+using asyncio::timeout_at;
+using asyncio::TimeoutError;
+using asyncio::wait_for;
+using asyncio::testing::cancel_everywhere;
+using asyncio_test::in_virtual_time;
+using asyncio_test::Log;
+using asyncio_test::Reports;
+using asyncio_test::thrown_by;
+using Token = asyncio::testing::LeakToken;
+using asyncio_test::Trace;
+using asyncio_test::trace_of;
+using asyncio_test::Turns;
+
+namespace {
+
+std::string told(bool a, bool b) {
+    return std::string(a ? "True" : "False") + (b ? " True" : " False");
+}
+std::string cancelling() { return std::to_string(current_task().cancelling()); }
+
+Coro<> nop() { co_return; }
+Coro<> forever() { co_await create_future(); }
+Coro<> nap(int seconds) { co_await sleep(seconds); }
+
+// How many turns a wait takes that may end with TimeoutError.
+template <class A> Coro<int> turns_of(Turns& turns, A awaitable) {
+    const int begin = turns.now();
+    const auto result = co_await as_result(std::move(awaitable));
+    static_cast<void>(result);
+    co_return turns.now() - begin;
+}
+
+Coro<> hops(Log& log) {
+    Turns& turns = log.turns();
+    const auto note = [&](const char* what, int count) {
+        log(std::string(what) + " " + std::to_string(count));
+    };
+    int count = co_await turns_of(turns, wait_for(nop(), 1s));
+    note("coroutine", count);
+    auto task = create_task(nop());
+    count = co_await turns_of(turns, wait_for(task, 1s));
+    note("task", count);
+    count = co_await turns_of(turns, wait_for(nop(), 0));
+    note("coroutine, 0", count);
+    count = co_await turns_of(turns, wait_for(create_future(), 0));
+    note("future, 0", count);
+    auto started = create_task(forever());
+    co_await sleep(0);
+    count = co_await turns_of(turns, wait_for(started, 0));
+    note("started task, 0", count);
+    count = co_await turns_of(turns, timeout(0, []() { return nap(1000); }));
+    note("timeout(0)", count);
+    count = co_await turns_of(turns, timeout(-1, []() { return nap(0); }));
+    note("timeout(-1) of sleep(0)", count);
+    count = co_await turns_of(turns, timeout(0, nop));
+    note("timeout(0) of nothing", count);
+    co_await sleep(0); // the handle that it has cancelled takes a turn
+    count = co_await turns_of(turns, wait_for(sleep(5s), 1s));
+    note("wait_for(sleep)", count);
+    count = co_await turns_of(turns, timeout(1s, [] { return nap(5); }));
+    note("timeout(sleep)", count);
+}
+
+} // namespace
+
+TEST(Timeouts, take_the_turns_that_cpython_takes) {
+    Trace counts;
+    for (const std::string& line : trace_of(hops))
+        counts.push_back(line.substr(line.find(' ') + 1));
+    EXPECT_EQ(counts, (Trace{"coroutine 0", "task 2", "coroutine, 0 3", "future, 0 2",
+                             "started task, 0 3", "timeout(0) 2", "timeout(-1) of sleep(0) 1",
+                             "timeout(0) of nothing 0", "wait_for(sleep) 2", "timeout(sleep) 2"}));
+}
+
+// Its time is up before what the body makes ready, though that is in the same turn.
+TEST(Timeouts, of_a_time_that_has_passed_come_before_what_the_body_waits_for) {
+    in_virtual_time([]() -> Coro<> {
+        for (const int seconds : {0, -1}) {
+            const auto result = co_await as_result(timeout(seconds, [] { return nap(0); }));
+            EXPECT_TRUE(result.failed_with<TimeoutError>());
+        }
+    });
+}
+
+TEST(Timeouts, give_what_the_body_gives) {
+    in_virtual_time([]() -> Coro<> {
+        const int number = co_await timeout(1s, []() -> Coro<int> { co_return 42; });
+        EXPECT_EQ(number, 42);
+        auto owned = co_await timeout(std::nullopt, []() -> Coro<std::unique_ptr<int>> {
+            co_await sleep(1h);
+            co_return std::make_unique<int>(7);
+        });
+        EXPECT_EQ(*owned, 7);
+        int place = 0;
+        int& same = co_await timeout(1s, [&]() -> Coro<int&> { co_return place; });
+        EXPECT_EQ(&same, &place);
+        const auto asked = co_await timeout(
+            5s, [](Timeout& limit) -> Coro<asyncio::TimePoint> { co_return *limit.when(); });
+        EXPECT_EQ(asked, get_running_loop().time() + 5s);
+    });
+}
+
+TEST(Timeouts, become_a_TimeoutError_and_leave_no_cancel_behind) {
+    in_virtual_time([]() -> Coro<> {
+        const auto begin = get_running_loop().time();
+        bool cleaned = false;
+        std::string thrown;
+        try {
+            co_await timeout(2s, [&]() -> Coro<> {
+                try {
+                    co_await sleep(1h);
+                } catch (const CancelledError&) {
+                    cleaned = true;
+                    throw;
+                }
+            });
+        } catch (const TimeoutError& error) {
+            thrown = error.what();
+        }
+        EXPECT_EQ(thrown, "the time is up");
+        EXPECT_TRUE(cleaned);
+        EXPECT_EQ(get_running_loop().time() - begin, 2s);
+        EXPECT_EQ(current_task().cancelling(), 0U);
+        co_await sleep(1s);
+        EXPECT_TRUE(get_running_loop().core().timers.empty());
+    });
+}
+
+TEST(Timeouts, that_are_nested_tell_their_own_cancels) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  Timeout outer(2s);
+                  Timeout inner(1s);
+                  try {
+                      co_await timeout(outer, [&]() -> Coro<> {
+                          try {
+                              co_await timeout(inner, [] { return nap(10); });
+                          } catch (const TimeoutError&) {
+                              log("inner " + told(inner.expired(), outer.expired()));
+                          }
+                          co_await sleep(10s);
+                      });
+                  } catch (const TimeoutError&) {
+                      log("outer " + told(inner.expired(), outer.expired()));
+                  }
+              }),
+              (Trace{"3 inner True False", "5 outer True True"}));
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  Timeout outer(1s);
+                  Timeout inner(2s);
+                  try {
+                      co_await timeout(outer, [&]() -> Coro<> {
+                          try {
+                              co_await timeout(inner, [] { return nap(10); });
+                          } catch (const CancelledError&) {
+                              log(std::string("inner cancelled ") +
+                                  (inner.expired() ? "True" : "False"));
+                              throw;
+                          }
+                      });
+                  } catch (const TimeoutError&) {
+                      log("outer " + told(inner.expired(), outer.expired()));
+                  }
+              }),
+              (Trace{"3 inner cancelled False", "3 outer False True"}));
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  Timeout outer(0);
+                  Timeout inner(0);
+                  try {
+                      co_await timeout(outer, [&]() -> Coro<> {
+                          try {
+                              co_await timeout(inner, [] { return nap(10); });
+                          } catch (const CancelledError&) {
+                              log("inner cancelled " + cancelling());
+                              throw;
+                          }
+                      });
+                  } catch (const TimeoutError&) {
+                      log("outer " + told(inner.expired(), outer.expired()) + " " + cancelling());
+                  }
+              }),
+              (Trace{"3 inner cancelled 1", "3 outer True True 0"}));
+}
+
+TEST(Timeouts, keep_a_cancel_that_came_from_outside_in_the_same_window) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  const auto worker = [](Log& to) -> Coro<> {
+                      Timeout limit(1s);
+                      try {
+                          co_await timeout(limit, [&]() -> Coro<> {
+                              to("body");
+                              co_await sleep(5s);
+                          });
+                      } catch (const CancelledError& error) {
+                          to(std::string("CancelledError ") + error.message() + " cancelling " +
+                             cancelling() + " expired " + (limit.expired() ? "True" : "False"));
+                          throw;
+                      }
+                  };
+                  auto task = create_task(worker(log));
+                  get_running_loop().call_later(1s, [task] { task.cancel("outside"); });
+                  log("go");
+                  try {
+                      co_await task;
+                  } catch (const CancelledError& error) {
+                      log(std::string("main ") + error.message());
+                  }
+              }),
+              (Trace{"1 go", "2 body", "4 CancelledError outside cancelling 1 expired True",
+                     "5 main outside"}));
+}
+
+TEST(Timeouts, of_a_body_that_swallows_the_cancel_have_expired_and_throw_nothing) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  Timeout limit(1s);
+                  co_await timeout(limit, [&]() -> Coro<> {
+                      try {
+                          co_await sleep(10s);
+                      } catch (const CancelledError&) {
+                          log("swallowed " + cancelling());
+                      }
+                      co_await sleep(0);
+                      log("on");
+                  });
+                  log("end " + told(limit.expired(), false) + " " + cancelling());
+              }),
+              (Trace{"3 swallowed 1", "4 on", "4 end True False 0"}));
+}
+
+TEST(Timeouts, let_another_exception_of_the_body_pass) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  Timeout limit(1s);
+                  try {
+                      co_await timeout(limit, []() -> Coro<> {
+                          try {
+                              co_await sleep(10s);
+                          } catch (const CancelledError&) {
+                              throw asyncio::ValueError("x");
+                          }
+                      });
+                  } catch (const asyncio::ValueError&) {
+                      log("ValueError " + told(limit.expired(), false) + " " + cancelling());
+                  }
+              }),
+              (Trace{"3 ValueError True False 0"}));
+}
+
+TEST(Timeouts, of_a_task_that_has_swallowed_a_cancel_before_count_from_there) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  const auto worker = [](Log& to) -> Coro<> {
+                      try {
+                          co_await sleep(10s);
+                      } catch (const CancelledError&) {
+                          to("swallow");
+                      }
+                      try {
+                          co_await timeout(1s, [] { return nap(10); });
+                      } catch (const TimeoutError&) {
+                          to("TimeoutError " + cancelling());
+                      }
+                  };
+                  auto task = create_task(worker(log));
+                  co_await sleep(0);
+                  task.cancel();
+                  co_await task;
+              }),
+              (Trace{"3 swallow", "5 TimeoutError 1"}));
+}
+
+TEST(Timeouts, that_come_after_the_value_but_before_the_task_win) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  auto future = create_future<int>();
+                  const auto when = get_running_loop().time() + 1s;
+                  get_running_loop().call_at(when, [future] { future.set_result(1); });
+                  try {
+                      co_await timeout_at(when, [&]() -> Coro<> {
+                          co_await future;
+                          ADD_FAILURE();
+                      });
+                  } catch (const TimeoutError&) {
+                      log("TimeoutError " + cancelling());
+                  }
+              }),
+              (Trace{"3 TimeoutError 0"}));
+}
+
+// The body ends after the loop has seen that the timer is due, but before the timer runs.
+TEST(Timeouts, that_are_due_in_the_turn_in_which_the_body_ends_have_not_expired) {
+    Turns turns;
+    const int left = turns.run(
+        +[](Turns& time) -> Coro<int> {
+            for (const bool cancelled : {false, true}) {
+                Timeout limit(1s);
+                bool told_late = false;
+                auto waiting = create_task([&]() -> Coro<> {
+                    co_await timeout(limit, []() -> Coro<> { co_await sleep(0); });
+                    EXPECT_FALSE(limit.expired());
+                    if (cancelled) {
+                        try {
+                            co_await sleep(1s);
+                            ADD_FAILURE();
+                        } catch (const CancelledError&) {
+                            told_late = true;
+                            throw;
+                        }
+                    }
+                });
+                co_await sleep(0);
+                // Now the body is ready, and in the next turn the timer is due too.
+                time.advance(2s);
+                if (cancelled) {
+                    get_running_loop().call_soon([&] { waiting.cancel(); });
+                }
+                const auto result = co_await as_result(waiting);
+                EXPECT_EQ(result.has_value(), !cancelled);
+                EXPECT_EQ(told_late, cancelled);
+            }
+            co_return get_running_loop().core().timers.earliest() == nullptr ? 0 : 1;
+        },
+        turns);
+    EXPECT_EQ(left, 1); // that of Turns
+}
+
+TEST(Timeouts, can_be_rescheduled_while_the_body_runs) {
+    EXPECT_EQ(
+        trace_of([](Log& log) -> Coro<> {
+            auto& loop = get_running_loop();
+            Timeout limit(1s);
+            log(thrown_by([&] { limit.reschedule(std::nullopt); }).substr(0, 44));
+            co_await timeout(limit, [&]() -> Coro<> {
+                limit.reschedule(loop.time() + 5s);
+                co_await sleep(3s);
+                log("on");
+                limit.reschedule(std::nullopt);
+                co_await sleep(30s);
+                log(limit.when() ? "when" : "never");
+                limit.reschedule(loop.time() - 1s);
+                try {
+                    co_await sleep(1s);
+                } catch (const CancelledError&) {
+                    log("c");
+                }
+                log(thrown_by([&] { limit.reschedule(std::nullopt); }));
+            });
+            log(thrown_by([&] { limit.reschedule(std::nullopt); }));
+            const auto again = co_await as_result(timeout(limit, nop));
+            log(asyncio_test::text_of(again.exception()));
+            Timeout in_time(1s);
+            co_await timeout(in_time, nop);
+            log(thrown_by([&] { in_time.reschedule(std::nullopt); }));
+        }),
+        (Trace{"1 RuntimeError: Timeout has not been entered: ", "3 on", "5 never", "7 c",
+               "7 RuntimeError: Cannot change state of expiring Timeout",
+               "7 RuntimeError: Cannot change state of expired Timeout",
+               "7 RuntimeError: Timeout has already been entered: make another one for each use",
+               "7 RuntimeError: Cannot change state of finished Timeout"}));
+}
+
+TEST(Timeouts, that_are_rescheduled_in_the_turn_in_which_they_are_due_follow_the_new_time) {
+    Turns turns;
+    turns.run(
+        +[](Turns& time) -> Coro<int> {
+            for (const int later : {10, 0, -1}) {
+                Timeout limit(1s);
+                auto waiting = create_task([&]() -> Coro<> {
+                    co_await timeout(limit, [&]() -> Coro<> {
+                        co_await sleep(0);
+                        if (later < 0) {
+                            limit.reschedule(std::nullopt);
+                        } else {
+                            limit.reschedule(get_running_loop().time() + later * 1s);
+                        }
+                        co_await sleep(1h);
+                    });
+                });
+                co_await sleep(0);
+                time.advance(2s);
+                const auto begin = get_running_loop().time();
+                const auto result = co_await as_result(waiting);
+                EXPECT_EQ(result.failed_with<TimeoutError>(), later >= 0);
+                EXPECT_EQ(get_running_loop().time() - begin, later < 0 ? 3600s : later * 1s);
+            }
+            co_return 0;
+        },
+        turns);
+}
+
+TEST(Timeouts, are_not_armed_when_the_body_cannot_be_made) {
+    in_virtual_time([]() -> Coro<> {
+        const auto failing = [](Timeout&) -> Coro<> {
+            throw std::runtime_error("no body");
+            co_return;
+        };
+        const auto result = co_await as_result(timeout(1s, failing));
+        EXPECT_TRUE(result.failed_with<std::runtime_error>());
+        const auto plain = [](Timeout&) -> Coro<> { throw std::logic_error("no coroutine"); };
+        const auto second = co_await as_result(timeout(1s, plain));
+        EXPECT_TRUE(second.failed_with<std::logic_error>());
+        EXPECT_TRUE(get_running_loop().core().timers.empty());
+    });
+}
+
+TEST(Timeouts, of_a_loop_that_closes_go_with_it) {
+    asyncio::testing::VirtualClock clock;
+    Reports reports;
+    auto loop = asyncio::new_event_loop(asyncio::LoopOptions().clock(clock));
+    reports.watch(*loop);
+    const auto token = std::make_shared<int>(1);
+    create_task(
+        *loop,
+        [](std::shared_ptr<int> kept) -> Coro<> {
+            co_await timeout(1s, [&] { return nap(static_cast<int>(kept.use_count()) * 10); });
+        },
+        token);
+    create_task(
+        *loop,
+        [](std::shared_ptr<int> kept) -> Coro<> {
+            co_await timeout(0, [&] { return nap(static_cast<int>(kept.use_count()) * 10); });
+        },
+        token);
+    loop->call_soon([&] { loop->stop(); });
+    loop->run_forever();
+    loop.reset();
+    EXPECT_EQ(reports.count("pending"), 2U);
+    EXPECT_EQ(token.use_count(), 1);
+}
+
+TEST(WaitFor, runs_a_coroutine_inside_the_task_that_waits) {
+    in_virtual_time([]() -> Coro<> {
+        const auto whoami = []() -> Coro<std::string> { co_return current_task().get_name(); };
+        const std::string name = co_await wait_for(whoami(), 1s);
+        EXPECT_EQ(name, current_task().get_name());
+        const std::string same = co_await wait_for(whoami, 1s); // a callable
+        EXPECT_EQ(same, name);
+        const std::string word = co_await wait_for(sleep(1s, std::string("word")), 2s);
+        EXPECT_EQ(word, "word");
+        auto owned = co_await wait_for(
+            []() -> Coro<std::unique_ptr<int>> { co_return std::make_unique<int>(3); },
+            std::nullopt);
+        EXPECT_EQ(*owned, 3);
+    });
+}
+
+TEST(WaitFor, cancels_what_it_waits_for_and_waits_until_it_has_ended) {
+    in_virtual_time([]() -> Coro<> {
+        bool cleaned = false;
+        auto task = create_task([&]() -> Coro<> {
+            try {
+                co_await sleep(1h);
+            } catch (const CancelledError&) {
+            }
+            co_await sleep(1s);
+            cleaned = true;
+            throw CancelledError();
+        });
+        const auto result = co_await as_result(wait_for(task, 1s));
+        EXPECT_TRUE(result.failed_with<TimeoutError>());
+        EXPECT_TRUE(cleaned);
+        EXPECT_TRUE(task.cancelled());
+    });
+}
+
+TEST(WaitFor, gives_the_value_of_what_swallows_the_cancel) {
+    EXPECT_EQ(trace_of([](Log& log) -> Coro<> {
+                  const auto stubborn = [](Log& to) -> Coro<int> {
+                      try {
+                          co_await sleep(10s);
+                      } catch (const CancelledError&) {
+                          to("swallow");
+                      }
+                      co_await sleep(1s);
+                      co_return 5;
+                  };
+                  int got = co_await wait_for(stubborn(log), 1s);
+                  log("got " + std::to_string(got));
+                  auto task = create_task(stubborn(log));
+                  co_await sleep(0);
+                  got = co_await wait_for(task, 0);
+                  log("got0 " + std::to_string(got));
+              }),
+              (Trace{"3 swallow", "5 got 5", "7 swallow", "11 got0 5"}));
+}
+
+TEST(WaitFor, with_no_time_left_begins_nothing_but_takes_what_is_there) {
+    in_virtual_time([]() -> Coro<> {
+        bool ran = false;
+        const auto body = [&]() -> Coro<int> {
+            ran = true;
+            co_return 1;
+        };
+        auto result = co_await as_result(wait_for(body(), 0));
+        EXPECT_TRUE(result.failed_with<TimeoutError>());
+        result = co_await as_result(wait_for(body, -1s));
+        EXPECT_TRUE(result.failed_with<TimeoutError>());
+        const auto slept = co_await as_result(wait_for(sleep(0), 0));
+        EXPECT_TRUE(slept.failed_with<TimeoutError>());
+        EXPECT_FALSE(ran);
+
+        auto done = create_task(body);
+        co_await done;
+        const int value = co_await wait_for(done, 0);
+        EXPECT_EQ(value, 1);
+        auto failed = create_future<int>();
+        failed.set_exception(asyncio::ValueError("bad"));
+        result = co_await as_result(wait_for(failed, 0));
+        EXPECT_TRUE(result.failed_with<asyncio::ValueError>());
+        auto cancelled = create_future<int>();
+        cancelled.cancel();
+        result = co_await as_result(wait_for(cancelled, 0));
+        EXPECT_TRUE(result.failed_with<CancelledError>()); // it did not run out of time
+    });
+}
+
+TEST(WaitFor, of_an_empty_handle_says_so_and_leaves_no_timer) {
+    in_virtual_time([]() -> Coro<> {
+        const auto result = co_await as_result(wait_for(asyncio::Task<int>(), 1s));
+        EXPECT_TRUE(result.failed_with<asyncio::RuntimeError>());
+        EXPECT_TRUE(get_running_loop().core().timers.empty());
+    });
+}
+
+TEST(CancelEverywhere, timeouts) {
+    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
+                  const Token local = token;
+                  co_await timeout(3s, [&](Timeout& limit) -> Coro<> {
+                      const Token inner = local;
+                      co_await sleep(1s);
+                      limit.reschedule(get_running_loop().time() + 5s);
+                      co_await sleep(0);
+                      co_await wait_for(sleep(1s), 2s);
+                  });
+                  const auto late = co_await as_result(timeout(1s, [] { return nap(5); }));
+                  if (late.failed_with<CancelledError>()) throw CancelledError();
+                  const auto at_once = co_await as_result(timeout(0, [] { return nap(5); }));
+                  if (at_once.failed_with<CancelledError>()) throw CancelledError();
+                  const auto none = co_await as_result(wait_for(nap(5), 0));
+                  if (none.failed_with<CancelledError>()) throw CancelledError();
+                  auto task = create_task(nap, 5);
+                  const auto other = co_await as_result(wait_for(task, 1s));
+                  if (other.failed_with<CancelledError>()) throw CancelledError();
+              }),
+              8);
+}
