@@ -663,7 +663,7 @@ TEST(TaskGroup, that_fails_cancels_a_group_inside_of_it_which_adds_nothing) {
 
 TEST(TaskGroup, hears_of_a_task_that_fails_while_the_body_cleans_up_after_a_cancel) {
     lazy_and_eager([]() -> Coro<> {
-        const auto group = []() -> Coro<> {
+        const auto run = []() -> Coro<> {
             co_await task_group([](TaskGroup& group) -> Coro<> {
                 group.create_task(fail_after(3, "late"));
                 bool cancelled = false;
@@ -678,9 +678,9 @@ TEST(TaskGroup, hears_of_a_task_that_fails_while_the_body_cleans_up_after_a_canc
                 rest.value();
             });
         };
-        std::string end = co_await end_when_cancelled(group);
+        std::string end = co_await end_when_cancelled(run);
         EXPECT_EQ(end, group_of("ValueError: late"));
-        end = co_await end_when_cancelled([&]() -> Coro<> { co_await create_task(group); });
+        end = co_await end_when_cancelled([&]() -> Coro<> { co_await create_task(run); });
         EXPECT_EQ(end, group_of("ValueError: late"));
     });
 }
