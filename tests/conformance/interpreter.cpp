@@ -831,16 +831,12 @@ class Interpreter {
         }
         const auto when = static_cast<asyncio::ReturnWhen>(node.number(0));
         const auto timeout = timer_or_none(node.number(1));
-        asyncio::Waited<AnyFuture> waited;
-        try {
-            waited = co_await asyncio::wait(futures, when, timeout);
-        } catch (...) {
-            // CPython's wait() for the first exception may look at one yet when it was cancelled.
-            for (const AnyFuture& future : futures) {
-                if (future.done() && !future.cancelled()) static_cast<void>(future.exception());
-            }
-            throw;
+        const auto result = co_await asyncio::as_result(asyncio::wait(futures, when, timeout));
+        // CPython's wait() for the first exception may look at one yet when it has ended.
+        for (const AnyFuture& future : futures) {
+            if (future.done() && !future.cancelled()) static_cast<void>(future.exception());
         }
+        const auto& waited = result.value();
         const auto places = [&](const std::vector<AnyFuture>& some) {
             std::string text;
             for (std::size_t i = 0; i < futures.size(); ++i) {

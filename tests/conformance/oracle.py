@@ -771,12 +771,11 @@ class Interpreter:
         timeout = self.timer_or_none(node.numbers[1])
         try:
             done, pending = await asyncio.wait(futures, return_when=when, timeout=timeout)
-        except BaseException:
-            # CPython's wait() for the first exception may look at one yet when it was cancelled.
+        finally:
+            # CPython's wait() for the first exception may look at one yet when it has ended.
             for future in futures:
                 if future.done() and not future.cancelled():
                     future.exception()
-            raise
 
         def places(some):
             return "".join(str(i) for i, future in enumerate(futures) if future in some)
