@@ -56,7 +56,11 @@ void FutureBase::throw_if_done() const {
 }
 
 bool FutureBase::cancel(const std::string& message) {
-    if (done() || (flags_ & being_set_flag) != 0) return false;
+    if (done()) {
+        static_cast<void>(retrieve()); // who cancels it wants to hear nothing of it
+        return false;
+    }
+    if ((flags_ & being_set_flag) != 0) return false;
     finish_with_exception(std::make_exception_ptr(CancelledError(message)), cancelled_state);
     return true;
 }
