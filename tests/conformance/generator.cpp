@@ -118,15 +118,16 @@ class Generator {
 
     Node program() {
         Node main = Node{Op::do_, {}, {}};
+        long permits = random_.below(3);
+        if (random_.one_in(3)) permits = contest(main);
         const long tasks = 1 + random_.below(4);
         for (long i = 0; i < tasks; ++i) main.children.push_back(spawn(0));
         const long statements = 2 + random_.below(8);
         for (long i = 0; i < statements; ++i) main.children.push_back(statement(0, false));
         if (random_.one_in(2)) main.children.push_back(Node{Op::sleep, {units_ * 2}, {}});
-        Node program =
-            Node{Op::program,
-                 {random_.below(3), 1 + random_.below(2), 2 + random_.below(2), random_.below(3)},
-                 {}};
+        Node program = Node{Op::program,
+                            {permits, 1 + random_.below(2), 2 + random_.below(2), random_.below(3)},
+                            {}};
         program.children.push_back(std::move(main));
         number_nodes(program);
         return program;
@@ -163,6 +164,59 @@ class Generator {
         const long count = 1 + random_.below(most);
         for (long i = 0; i < count; ++i) made.children.push_back(statement(depth + 1, in_callback));
         return made;
+    }
+    // Some tasks wait for the same thing, and then one of them is cancelled in the turn in which it
+    // was woken, or nearly. Gives the permits that the semaphore must have.
+    long contest(Node& main) {
+        const auto add = [&main](Node statement) { main.children.push_back(std::move(statement)); };
+        const long kind = random_.below(6);
+        const long kind_of_queue = random_.below(3);
+        Node waits;
+        Node wakes;
+        switch (kind) {
+        case 0:
+            add(Node{Op::acquire, {0}, {}});
+            waits = Node{Op::with_lock, {0}, {body(2, false, 2)}};
+            wakes = Node{Op::release, {0}, {}};
+            break;
+        case 1:
+            waits = Node{Op::event_wait, {0}, {}};
+            wakes = Node{Op::event_set, {0}, {}};
+            break;
+        case 2: {
+            const Node inside{Op::do_, {}, {Node{Op::cond_wait, {}, {}}}};
+            waits = Node{Op::with_cond, {}, {inside}};
+            const Node notify{Op::do_, {}, {Node{Op::notify, {1 + random_.below(2)}, {}}}};
+            wakes = Node{Op::with_cond, {}, {notify}};
+            break;
+        }
+        case 3:
+            waits = Node{Op::sem_acquire, {0}, {}};
+            wakes = Node{Op::sem_release, {0}, {}};
+            break;
+        case 4:
+            waits = Node{Op::get, {kind_of_queue}, {}};
+            wakes = Node{Op::put_nowait, {kind_of_queue}, {}};
+            break;
+        default:
+            add(Node{Op::put_nowait, {kind_of_queue}, {}});
+            waits = Node{Op::put, {kind_of_queue}, {}};
+            wakes = Node{Op::get_nowait, {kind_of_queue}, {}};
+            break;
+        }
+        const long tasks = 2 + random_.below(2);
+        for (long i = 0; i < tasks; ++i) {
+            Node inside{Op::do_, {}, {waits}};
+            if (random_.one_in(2)) inside.children.push_back(statement(2, false));
+            add(Node{Op::spawn, {i, 0}, {std::move(inside)}});
+        }
+        add(Node{Op::sleep, {0}, {}});
+        const long times = 1 + random_.below(2);
+        for (long i = 0; i < times; ++i) add(wakes);
+        if (random_.one_in(4)) add(Node{Op::sleep, {0}, {}});
+        const long place = random_.below(tasks);
+        add(Node{Op::cancel, {place, random_.below(2)}, {}});
+        return 0;
     }
     Node spawn(int depth) {
         long mode = 0;

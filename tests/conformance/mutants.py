@@ -90,11 +90,11 @@ def main():
     sources, scratch = (pathlib.Path(one).resolve() for one in sys.argv[1:3])
     names = sys.argv[3:]
     scratch.mkdir(parents=True, exist_ok=True)
-    for mutant in MUTANTS:  # what a run that was broken off has left
-        path = scratch / mutant[2]
-        if path.exists():
-            path.unlink()
     copy_sources(sources, scratch)
+    for mutant in MUTANTS:  # what a run that was broken off has left
+        text = (sources / mutant[2]).read_text()
+        if (scratch / mutant[2]).read_text() != text:
+            (scratch / mutant[2]).write_text(text)
     configured = run(["cmake", "--preset", "gcc", "-B", "build", "-DASYNCIO_BUILD_EXAMPLES=OFF",
                       "-DASYNCIO_INSTALL=OFF", "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1"], scratch)
     built = build(scratch) if configured.returncode == 0 else configured
