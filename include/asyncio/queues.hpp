@@ -68,7 +68,7 @@ class ASYNCIO_API QueueBase {
     // there were items. (Queue.task_done)
     void task_done();
     // Waits until each item that was put has had its task_done(). (Queue.join)
-    WaitFor<Event, EventWait> join() noexcept { return finished_.wait(); }
+    WaitToAcquire<Event> join() noexcept { return finished_.wait(); }
 
   protected:
     explicit QueueBase(std::ptrdiff_t maxsize) noexcept : maxsize_(maxsize) { finished_.set(); }
