@@ -352,6 +352,8 @@ template <std::size_t maxsize> Measurement queue() {
     return batches(pass_messages<maxsize>, bench::scaled(2'000'000));
 }
 
+Measurement queue_mallocs() { return allocations_of(pass_messages<1024>); }
+
 // ---- Limits and groups
 
 [[gnu::noinline]] bare::Coro yielding() { co_await bare::Yield{}; }
@@ -606,6 +608,7 @@ constexpr bench::Row rows[] = {
     {"event_wake_10k", event_wake_10k},
     {"queue_1024", queue<1024>},
     {"queue_1", queue<1>},
+    {"queue_mallocs", queue_mallocs},
     {"timeout_unexpired", timeout_unexpired},
     {"wait_for_unexpired", timeout_unexpired},
     {"task_group_1000", group_1000},

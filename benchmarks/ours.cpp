@@ -325,6 +325,8 @@ template <std::size_t maxsize> Measurement queue() {
     return asyncio::run(time_batches(pass_messages<maxsize>, bench::scaled(2'000'000)));
 }
 
+Measurement queue_mallocs() { return asyncio::run(count_allocations(pass_messages<1024>)); }
+
 // ---- Limits and groups
 
 Coro<> yielding() { co_await asyncio::sleep(0); }
@@ -540,6 +542,7 @@ constexpr bench::Row rows[] = {
     {"event_wake_10k", event_wake_10k},
     {"queue_1024", queue<1024>},
     {"queue_1", queue<1>},
+    {"queue_mallocs", queue_mallocs},
     {"timeout_unexpired", timeout_unexpired},
     {"wait_for_unexpired", wait_for_unexpired},
     {"task_group_1000", task_group_1000},

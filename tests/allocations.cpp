@@ -326,9 +326,20 @@ TEST(Allocations, the_pool_does_not_grow_with_work_that_ends) {
                 co_await group.create_task(child(4));
             });
         };
-        for (int i = 0; i < 100; ++i) co_await round();
+        asyncio::Queue<int> queue;
+        const auto send_some = [&]() -> Coro<> {
+            for (int i = 0; i < 7; ++i) co_await queue.put(i);
+            for (int i = 0; i < 7; ++i) static_cast<void>(queue.get_nowait());
+        };
+        for (int i = 0; i < 100; ++i) {
+            co_await round();
+            co_await send_some();
+        }
         const std::size_t before = asyncio::detail::pool_mapped_bytes();
-        for (int i = 0; i < 5'000; ++i) co_await round();
+        for (int i = 0; i < 5'000; ++i) {
+            co_await round();
+            co_await send_some();
+        }
         EXPECT_EQ(asyncio::detail::pool_mapped_bytes(), before);
     });
 }

@@ -331,6 +331,8 @@ template <std::size_t maxsize> Measurement queue() {
     return batches(pass_messages<maxsize>, bench::scaled(500'000));
 }
 
+Measurement queue_mallocs() { return allocations_of(pass_messages<1024>); }
+
 // ---- Limits and groups
 
 Coro<> limit_many(Executor executor, std::size_t count) {
@@ -478,6 +480,7 @@ constexpr bench::Row rows[] = {
     {"event_wake_10k", event_wake_10k},
     {"queue_1024", queue<1024>},
     {"queue_1", queue<1>},
+    {"queue_mallocs", queue_mallocs},
     {"timeout_unexpired", timeout_unexpired},
     {"wait_for_unexpired", timeout_unexpired},
     {"task_group_1000", group_1000},

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <asyncio/coroutine.hpp>
+#include <asyncio/detail/frame_pool.hpp>
 #include <asyncio/detail/temporaries.hpp>
 #include <asyncio/detail/wait_list.hpp>
 #include <asyncio/locks.hpp>
@@ -207,7 +208,7 @@ template <class Queue, class T> class QueueGetWaiter final : public QueueWaiter 
 template <class T> class FifoItems {
   public:
     template <class U> void push(U&& item) { items_.emplace_back(std::forward<U>(item)); }
-    std::deque<T> take_all() { return std::exchange(items_, {}); }
+    auto take_all() { return std::exchange(items_, {}); }
     T take() {
         T item = std::move(items_.front());
         items_.pop_front();
@@ -215,7 +216,8 @@ template <class T> class FifoItems {
     }
 
   private:
-    std::deque<T> items_;
+    // It takes and gives back a block as often as a few messages pass.
+    std::deque<T, PoolAllocator<T>> items_;
 };
 
 template <class T> class LifoItems {
