@@ -755,7 +755,7 @@ TEST(BoundedSemaphore, refuses_to_be_released_too_often) {
 // --- Barrier ---
 
 TEST(Barrier, refuses_to_be_for_nobody) {
-    EXPECT_EQ(thrown_by([] { return Barrier(0).parties(); }), "ValueError: parties must be > 0");
+    EXPECT_EQ(thrown_by([] { return Barrier(0).parties(); }), "ValueError: parties must be >= 1");
 }
 
 TEST(Barrier, lets_go_all_at_once_and_numbers_them) {
