@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The traces are those of CPython 3.13; see random_locks.cpp for many more.
+// The traces are those of CPython 3.13; see conformance/ for many more.
 #include <asyncio/asyncio.hpp>
 #include <asyncio/testing/cancel_everywhere.hpp>
 

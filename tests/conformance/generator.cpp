@@ -71,7 +71,7 @@ const std::vector<Theme>& themes() {
         {{Op::shield, 10}, {Op::shield_to, 10}, {Op::future, 3}, {Op::raise, 3}},
         {{Op::call_soon, 9}, {Op::call_later, 8}, {Op::call_at, 5}, {Op::cancel_handle, 5}},
         {{Op::set_var, 9}, {Op::get_var, 10}, {Op::reset_var, 5}, {Op::run_in_context, 5}},
-        {{Op::generator, 6}, {Op::next, 14}, {Op::aclose, 6}, {Op::for_each, 8}},
+        {{Op::generator, 6}, {Op::next, 14}, {Op::aclose, 10}, {Op::for_each, 8}},
         {{Op::acquire, 10}, {Op::release, 8}, {Op::with_lock, 10}, {Op::locked, 3}},
         {{Op::event_wait, 14}, {Op::event_set, 8}, {Op::event_clear, 7}, {Op::locked, 2}},
         {{Op::cond_acquire, 4},
@@ -103,7 +103,7 @@ class Generator {
   public:
     explicit Generator(std::size_t seed) : random_(seed * 2 + 1) {
         add(basics(), 1);
-        const long count = 1 + random_.below(3);
+        const long count = 2 + random_.below(2);
         for (long i = 0; i < count; ++i)
             add(themes()[static_cast<std::size_t>(
                     random_.below(static_cast<long>(themes().size())))],

@@ -186,8 +186,9 @@ struct Env {
 
 class Interpreter {
   public:
-    explicit Interpreter(const Node& program)
-        : program_(program), loop_(asyncio::new_event_loop(asyncio::LoopOptions().clock(turns_))),
+    Interpreter(const Node& program, bool debug)
+        : program_(program),
+          loop_(asyncio::new_event_loop(asyncio::LoopOptions().clock(turns_).debug(debug))),
           semaphore_(program.number(0)), bounded_(program.number(1)), barrier_(program.number(2)),
           queue_(program.number(3)), priorities_(program.number(3)), stack_(program.number(3)) {
         context_.run([this] { in_context_.set(1); });
@@ -1078,6 +1079,8 @@ class Interpreter {
 
 } // namespace
 
-std::vector<std::string> run(const Node& program) { return Interpreter(program).run(); }
+std::vector<std::string> run(const Node& program, bool debug) {
+    return Interpreter(program, debug).run();
+}
 
 } // namespace conformance

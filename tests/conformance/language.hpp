@@ -124,7 +124,7 @@ void number_nodes(Node& program);
 // A random program; the same on every machine.
 Node generate(std::size_t seed);
 
-// Runs it on the library, and gives its log, a line each.
-std::vector<std::string> run(const Node& program);
+// Runs it on the library, and gives its log, a line each. Debug mode changes nothing in it.
+std::vector<std::string> run(const Node& program, bool debug = false);
 
 } // namespace conformance

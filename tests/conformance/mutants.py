@@ -7,7 +7,6 @@ traces notice.
 """
 
 import pathlib
-import shutil
 import subprocess
 import sys
 import time
@@ -77,11 +76,10 @@ def run(command, directory):
 
 
 def copy_sources(sources, scratch):
-    """What the build needs. Files keep their times, so that a second run builds little."""
-    for name in ("include", "src", "cmake", "tests"):
-        subprocess.run(["cp", "-r", "-p", "-u", sources / name, scratch], check=True)
-    for name in ("CMakeLists.txt", "CMakePresets.json", "LICENSE"):
-        shutil.copy2(sources / name, scratch)
+    """Files keep their times, so that a second run builds little."""
+    for path in sources.iterdir():
+        if path.name not in ("build", ".git"):
+            subprocess.run(["cp", "-r", "-p", "-u", path, scratch], check=True)
 
 
 def build(scratch):
