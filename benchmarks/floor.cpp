@@ -264,6 +264,123 @@ Measurement allocations_of(Batch batch) {
 Measurement child_mallocs() { return allocations_of(await_children); }
 Measurement create_mallocs() { return allocations_of(create_and_await); }
 
+// ---- Locks, events and queues
+
+// Two tasks want it in turn: who gives it back finds the other one waiting, and waits itself. Main
+// holds it until both have come.
+bare::Coro hand_over(bare::Semaphore& lock, std::size_t times) {
+    for (std::size_t i = 0; i < times; ++i) {
+        co_await lock.acquire();
+        lock.release();
+    }
+}
+bare::Coro hand_over_in_pairs(std::size_t count) {
+    bare::Semaphore lock(1);
+    co_await lock.acquire();
+    const bare::Task one(hand_over(lock, count / 2));
+    const bare::Task other(hand_over(lock, count / 2));
+    co_await bare::Yield{};
+    lock.release();
+    co_await one;
+    co_await other;
+}
+Measurement handover() { return batches(hand_over_in_pairs, bench::scaled(2'000'000)); }
+
+bare::Coro answer(bare::Event& mine, bare::Event& other, std::size_t times) {
+    for (std::size_t i = 0; i < times; ++i) {
+        co_await mine.wait();
+        mine.clear();
+        other.set();
+    }
+}
+bare::Coro wake_each_other(std::size_t count) {
+    bare::Event ping;
+    bare::Event pong;
+    const bare::Task other(answer(pong, ping, count / 2));
+    ping.set();
+    co_await answer(ping, pong, count / 2);
+    co_await other;
+}
+Measurement event_wake_1() { return batches(wake_each_other, bench::scaled(2'000'000)); }
+
+constexpr std::size_t waiting_tasks = 10'000;
+
+bare::Coro wait_again(bare::Event& event, const bool& stop) {
+    while (!stop) co_await event.wait();
+}
+bare::Coro wake_all(std::size_t times, Samples& samples) {
+    bare::Event event;
+    bool stop = false;
+    std::vector<bare::Task> waiting;
+    waiting.reserve(waiting_tasks);
+    for (std::size_t i = 0; i < waiting_tasks; ++i) waiting.emplace_back(wait_again(event, stop));
+    co_await bare::Yield{};
+    while (samples.more()) {
+        samples.start();
+        for (std::size_t i = 0; i < times; ++i) {
+            event.set();
+            event.clear();
+            co_await bare::Yield{};
+        }
+        samples.stop(times * waiting_tasks);
+    }
+    stop = true;
+    event.set();
+    for (const bare::Task& task : waiting) co_await task;
+}
+Measurement event_wake_10k() {
+    Samples samples("ns");
+    bare::run(wake_all(bench::scaled(200), samples));
+    return samples.median();
+}
+
+template <class Channel> bare::Coro produce(Channel& channel, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) co_await channel.put(1);
+}
+template <std::size_t maxsize> bare::Coro pass_messages(std::size_t count) {
+    bare::Channel<int, maxsize> channel;
+    const bare::Task producer(produce(channel, count));
+    std::size_t sum = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const int message = co_await channel.get();
+        sum += static_cast<std::size_t>(message);
+    }
+    co_await producer;
+    if (sum != count) std::abort();
+}
+template <std::size_t maxsize> Measurement queue() {
+    return batches(pass_messages<maxsize>, bench::scaled(2'000'000));
+}
+
+Measurement queue_mallocs() { return allocations_of(pass_messages<1024>); }
+
+// ---- Limits and groups
+
+[[gnu::noinline]] bare::Coro yielding() { co_await bare::Yield{}; }
+[[gnu::noinline]] bare::Coro with_limit(std::int64_t nanoseconds) {
+    bare::Timer timer;
+    timer.when = bare::clock_ns() + nanoseconds;
+    bare::timers.insert(&timer);
+    co_await yielding();
+    bare::timers.remove(&timer);
+}
+bare::Coro limit_many(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) co_await with_limit(10 * second);
+}
+Measurement timeout_unexpired() { return batches(limit_many, bench::scaled(500'000)); }
+
+// A thousand tasks, awaited one by one: all have ended when the first await goes on.
+bare::Coro run_groups(std::size_t count) {
+    constexpr std::size_t children = 1000;
+    for (std::size_t i = 0; i < count / children; ++i) {
+        std::vector<bare::Task> tasks;
+        tasks.reserve(children);
+        for (std::size_t k = 0; k < children; ++k) tasks.emplace_back(nothing());
+        for (const bare::Task& task : tasks) co_await task;
+    }
+}
+Measurement group_1000() { return batches(run_groups, bench::scaled(500'000)); }
+
 // ---- Timers
 
 // A callback, its argument and a count of handles.
@@ -485,6 +602,17 @@ constexpr bench::Row rows[] = {
     {"create_mallocs", create_mallocs},
     {"child_await", child_await},
     {"child_mallocs", child_mallocs},
+    {"lock_handover", handover},
+    {"semaphore_handover", handover},
+    {"event_wake_1", event_wake_1},
+    {"event_wake_10k", event_wake_10k},
+    {"queue_1024", queue<1024>},
+    {"queue_1", queue<1>},
+    {"queue_mallocs", queue_mallocs},
+    {"timeout_unexpired", timeout_unexpired},
+    {"wait_for_unexpired", timeout_unexpired},
+    {"task_group_1000", group_1000},
+    {"gather_1000", group_1000},
     {"timer_hot", timer_hot<false>},
     {"timer_hot_relative", timer_hot<true>},
     {"timer_1m", timer_1m},

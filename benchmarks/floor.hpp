@@ -78,6 +78,17 @@ struct Queue {
         last = node;
     }
     Node* take_all() { return std::exchange(head, nullptr); }
+    Node* pop() {
+        Node* node = head;
+        head = node->next;
+        return node;
+    }
+    void append_all_of(Queue& other) {
+        if (other.head == nullptr) return;
+        (head == nullptr ? head : last->next) = other.head;
+        last = other.last;
+        other.head = nullptr;
+    }
 };
 
 inline constinit Queue ready;
@@ -405,6 +416,98 @@ inline void run(Coro main) {
     const Task task(std::move(main));
     run_until(task.done_flag());
 }
+
+// ---- Locks, events and queues
+
+// Permits: what is given back goes to the first who waits, so that nobody comes in between. A lock
+// is one permit.
+class Semaphore {
+  public:
+    explicit Semaphore(std::size_t permits) : permits_(permits) {}
+
+    struct Acquire : Node {
+        explicit Acquire(Semaphore& s) : semaphore(s) {}
+        bool await_ready() noexcept {
+            if (semaphore.permits_ == 0) return false;
+            --semaphore.permits_;
+            return true;
+        }
+        void await_suspend(std::coroutine_handle<> handle) noexcept {
+            frame = handle;
+            semaphore.waiting_.push(this);
+        }
+        void await_resume() noexcept {}
+        Semaphore& semaphore;
+    };
+    Acquire acquire() { return Acquire(*this); }
+    void release() {
+        if (waiting_.head != nullptr) {
+            ready.push(waiting_.pop());
+        } else {
+            ++permits_;
+        }
+    }
+
+  private:
+    std::size_t permits_;
+    Queue waiting_;
+};
+
+class Event {
+  public:
+    struct Wait : Node {
+        explicit Wait(Event& e) : event(e) {}
+        bool await_ready() noexcept { return event.is_set_; }
+        void await_suspend(std::coroutine_handle<> handle) noexcept {
+            frame = handle;
+            event.waiting_.push(this);
+        }
+        void await_resume() noexcept {}
+        Event& event;
+    };
+    Wait wait() { return Wait(*this); }
+    void set() {
+        is_set_ = true;
+        ready.append_all_of(waiting_);
+    }
+    void clear() { is_set_ = false; }
+
+  private:
+    bool is_set_ = false;
+    Queue waiting_;
+};
+
+// A ring, the room in it and what is in it. `capacity` is a power of two.
+template <class T, std::size_t capacity> class Channel {
+  public:
+    struct Put : Semaphore::Acquire {
+        Put(Channel& c, T i) : Semaphore::Acquire(c.room_), channel(c), item(i) {}
+        void await_resume() noexcept {
+            channel.ring_[channel.last_++ % capacity] = item;
+            channel.items_.release();
+        }
+        Channel& channel;
+        T item;
+    };
+    struct Get : Semaphore::Acquire {
+        explicit Get(Channel& c) : Semaphore::Acquire(c.items_), channel(c) {}
+        T await_resume() noexcept {
+            const T item = channel.ring_[channel.first_++ % capacity];
+            channel.room_.release();
+            return item;
+        }
+        Channel& channel;
+    };
+    Put put(T item) { return Put(*this, item); }
+    Get get() { return Get(*this); }
+
+  private:
+    T ring_[capacity];
+    std::size_t first_ = 0;
+    std::size_t last_ = 0;
+    Semaphore room_{capacity};
+    Semaphore items_{0};
+};
 
 // A task in one block, state and frame together, for the row that counts bytes: the handle keeps
 // the frame alive.

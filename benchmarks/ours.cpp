@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <thread>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -214,6 +215,158 @@ Coro<Measurement> count_allocations(Batch batch) {
 Measurement create_mallocs() { return asyncio::run(count_allocations(create_and_await)); }
 Measurement child_mallocs() { return asyncio::run(count_allocations(await_children)); }
 
+// ---- Locks, events and queues
+
+// Two tasks want it in turn: who gives it back finds the other one waiting, and waits itself. Main
+// holds it until both have come; else the first would be through before the second has begun.
+struct Turns {
+    int last = -1;
+    void take(int task) {
+        if (std::exchange(last, task) == task) throw std::runtime_error("nobody was waiting");
+    }
+};
+template <class Primitive>
+Coro<> hand_over(Primitive& primitive, Turns& turns, int task, std::size_t times) {
+    for (std::size_t i = 0; i < times; ++i) {
+        auto held = co_await primitive.scoped();
+        turns.take(task);
+    }
+}
+template <class Primitive> Coro<> hand_over_in_pairs(std::size_t count) {
+    Primitive primitive;
+    Turns turns;
+    auto held = co_await primitive.scoped();
+    auto first = asyncio::create_task(hand_over(primitive, turns, 0, count / 2));
+    auto second = asyncio::create_task(hand_over(primitive, turns, 1, count / 2));
+    co_await asyncio::sleep(0);
+    held.release();
+    co_await first;
+    co_await second;
+}
+Measurement lock_handover() {
+    return asyncio::run(time_batches(hand_over_in_pairs<asyncio::Lock>, bench::scaled(2'000'000)));
+}
+Measurement semaphore_handover() {
+    return asyncio::run(
+        time_batches(hand_over_in_pairs<asyncio::Semaphore>, bench::scaled(2'000'000)));
+}
+
+// Two tasks that wake each other.
+Coro<> answer(asyncio::Event& mine, asyncio::Event& other, std::size_t times) {
+    for (std::size_t i = 0; i < times; ++i) {
+        co_await mine.wait();
+        mine.clear();
+        other.set();
+    }
+}
+Coro<> wake_each_other(std::size_t count) {
+    asyncio::Event ping;
+    asyncio::Event pong;
+    auto other = asyncio::create_task(answer(pong, ping, count / 2));
+    ping.set();
+    co_await answer(ping, pong, count / 2);
+    co_await other;
+}
+Measurement event_wake_1() {
+    return asyncio::run(time_batches(wake_each_other, bench::scaled(2'000'000)));
+}
+
+constexpr std::size_t waiting_tasks = 10'000;
+
+Coro<> wait_again(asyncio::Event& event, std::size_t& woken, const bool& stop) {
+    while (!stop) {
+        co_await event.wait();
+        ++woken;
+    }
+}
+Coro<Measurement> wake_all(std::size_t times) {
+    asyncio::Event event;
+    std::size_t woken = 0;
+    bool stop = false;
+    std::vector<Task<>> waiting;
+    waiting.reserve(waiting_tasks);
+    for (std::size_t i = 0; i < waiting_tasks; ++i)
+        waiting.push_back(asyncio::create_task(wait_again(event, woken, stop)));
+    co_await asyncio::sleep(0);
+    Samples samples("ns");
+    while (samples.more()) {
+        woken = 0;
+        samples.start();
+        for (std::size_t i = 0; i < times; ++i) {
+            event.set();
+            event.clear();
+            co_await asyncio::sleep(0);
+        }
+        samples.stop(times * waiting_tasks);
+        if (woken != times * waiting_tasks) throw std::runtime_error("not all have waited again");
+    }
+    stop = true;
+    event.set();
+    for (const Task<>& task : waiting) co_await task;
+    co_return samples.median();
+}
+Measurement event_wake_10k() { return asyncio::run(wake_all(bench::scaled(200))); }
+
+Coro<> produce(asyncio::Queue<int>& queue, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) co_await queue.put(1);
+}
+template <std::size_t maxsize> Coro<> pass_messages(std::size_t count) {
+    asyncio::Queue<int> queue(maxsize);
+    auto producer = asyncio::create_task(produce(queue, count));
+    std::size_t sum = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const int message = co_await queue.get();
+        sum += static_cast<std::size_t>(message);
+    }
+    co_await producer;
+    if (sum != count) throw std::runtime_error("messages were lost");
+}
+template <std::size_t maxsize> Measurement queue() {
+    return asyncio::run(time_batches(pass_messages<maxsize>, bench::scaled(2'000'000)));
+}
+
+Measurement queue_mallocs() { return asyncio::run(count_allocations(pass_messages<1024>)); }
+
+// ---- Limits and groups
+
+Coro<> yielding() { co_await asyncio::sleep(0); }
+Coro<> limit_body(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) co_await asyncio::timeout(10s, yielding);
+}
+Coro<> wait_for_it(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) co_await asyncio::wait_for(yielding(), 10s);
+}
+Measurement timeout_unexpired() {
+    return asyncio::run(time_batches(limit_body, bench::scaled(500'000)));
+}
+Measurement wait_for_unexpired() {
+    return asyncio::run(time_batches(wait_for_it, bench::scaled(500'000)));
+}
+
+constexpr std::size_t children = 1000;
+
+Coro<> fill(asyncio::TaskGroup& group) {
+    for (std::size_t i = 0; i < children; ++i) group.create_task(nothing());
+    co_return;
+}
+Coro<> run_groups(std::size_t count) {
+    for (std::size_t i = 0; i < count / children; ++i) co_await asyncio::task_group(fill);
+}
+Coro<> gather_many(std::size_t count) {
+    for (std::size_t i = 0; i < count / children; ++i) {
+        std::vector<Coro<>> many;
+        many.reserve(children);
+        for (std::size_t k = 0; k < children; ++k) many.push_back(nothing());
+        co_await asyncio::gather(std::move(many));
+    }
+}
+Measurement task_group_1000() {
+    return asyncio::run(time_batches(run_groups, bench::scaled(500'000)));
+}
+Measurement gather_1000() {
+    return asyncio::run(time_batches(gather_many, bench::scaled(500'000)));
+}
+
 // ---- Timers
 
 // Timers in the hour after the next one; the loop is never run.
@@ -383,6 +536,17 @@ constexpr bench::Row rows[] = {
     {"create_mallocs", create_mallocs},
     {"child_await", child_await},
     {"child_mallocs", child_mallocs},
+    {"lock_handover", lock_handover},
+    {"semaphore_handover", semaphore_handover},
+    {"event_wake_1", event_wake_1},
+    {"event_wake_10k", event_wake_10k},
+    {"queue_1024", queue<1024>},
+    {"queue_1", queue<1>},
+    {"queue_mallocs", queue_mallocs},
+    {"timeout_unexpired", timeout_unexpired},
+    {"wait_for_unexpired", wait_for_unexpired},
+    {"task_group_1000", task_group_1000},
+    {"gather_1000", gather_1000},
     {"timer_hot", timer_hot<false>},
     {"timer_hot_relative", timer_hot<true>},
     {"timer_1m", timer_1m},

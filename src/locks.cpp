@@ -4,6 +4,7 @@
 #include <asyncio/as_result.hpp>
 
 #include <string>
+#include <type_traits>
 
 ASYNCIO_BEGIN_NAMESPACE
 
@@ -22,54 +23,37 @@ Result<void> result_of(std::exception_ptr failure) {
     return {};
 }
 
+template <class Primitive> constexpr const char* name_of = nullptr;
+template <> constexpr const char* name_of<Lock> = "Lock";
+template <> constexpr const char* name_of<Semaphore> = "Semaphore";
+template <> constexpr const char* name_of<Event> = "Event";
+
 } // namespace
 
-LockAcquire::LockAcquire(Lock& lock) noexcept : Waiter(lock.waiters_), lock_(&lock) {}
-SemaphoreAcquire::SemaphoreAcquire(Semaphore& semaphore) noexcept
-    : Waiter(semaphore.waiters_), semaphore_(&semaphore) {}
-EventWait::EventWait(Event& event) noexcept : Waiter(event.waiters_), event_(&event) {}
-
-std::exception_ptr LockAcquire::take_failure() {
-    if (std::exception_ptr failure = leave("Lock")) return failure;
-    if (is_cancel_due()) {
-        // It may have been this task's turn.
-        if (!lock_->locked_) lock_->waiters_.wake_if_first();
-        return take_cancelled();
-    }
-    lock_->locked_ = true;
-    return nullptr;
-}
-void LockAcquire::finish() { throw_if(take_failure()); }
-Result<void> LockAcquire::take_result() {
-    return has_waited() ? result_of(take_failure()) : Result<void>();
-}
-
-std::exception_ptr SemaphoreAcquire::take_failure() {
-    const bool has_permit = was_woken();
-    if (std::exception_ptr failure = leave("Semaphore")) return failure;
+template <class Primitive> std::exception_ptr Acquire<Primitive>::take_failure() {
+    const bool has_been_woken = was_woken();
     const bool is_cancelled = is_cancel_due();
-    if (is_cancelled && has_permit) ++semaphore_->value_;
-    // Others may have had to wait only because somebody came before them.
-    while (semaphore_->value_ > 0 && semaphore_->wake_next()) {
+    if (std::exception_ptr failure = leave(name_of<Primitive>)) {
+        // That an event was set remains true when it is gone.
+        const bool is_had = std::is_same_v<Primitive, Event> && has_been_woken && !is_cancelled;
+        return is_had ? nullptr : failure;
     }
+    primitive_->after_wait(has_been_woken, is_cancelled);
     return is_cancelled ? take_cancelled() : nullptr;
 }
-void SemaphoreAcquire::finish() { throw_if(take_failure()); }
-Result<void> SemaphoreAcquire::take_result() {
+template <class Primitive> void Acquire<Primitive>::finish() {
+    if (leave_if_had()) [[likely]] {
+        primitive_->after_wait(true, false);
+    } else {
+        throw_if(take_failure());
+    }
+}
+template <class Primitive> Result<void> Acquire<Primitive>::take_result() {
     return has_waited() ? result_of(take_failure()) : Result<void>();
 }
-
-std::exception_ptr EventWait::take_failure() {
-    const bool was_set = was_woken();
-    std::exception_ptr failure = leave("Event");
-    if (was_set && is_orphaned() && !is_cancel_due()) return nullptr;
-    if (failure != nullptr) return failure;
-    return is_cancel_due() ? take_cancelled() : nullptr;
-}
-void EventWait::finish() { throw_if(take_failure()); }
-Result<void> EventWait::take_result() {
-    return has_waited() ? result_of(take_failure()) : Result<void>();
-}
+template class Acquire<Lock>;
+template class Acquire<Semaphore>;
+template class Acquire<Event>;
 
 Result<void> ConditionWait::take_result() {
     if (std::exception_ptr failure = leave("Condition")) return result_of(std::move(failure));
@@ -112,13 +96,6 @@ void Semaphore::release() {
     wake_next();
 }
 
-// Whoever is woken has the permit already, so that nobody can come in between.
-bool Semaphore::wake_next() noexcept {
-    if (!waiters_.wake_next()) return false;
-    --value_;
-    return true;
-}
-
 // A coroutine, since it waits twice, the second time as often as it is cancelled.
 Coro<> Condition::wait_unless_destroyed(bool* destroyed) {
     if (!locked()) throw RuntimeError("cannot wait on un-acquired lock");
@@ -135,7 +112,7 @@ Coro<> Condition::wait_unless_destroyed(bool* destroyed) {
         failure = result.exception();
     }
     for (bool acquired = false; !acquired;) {
-        detail::LockAcquire lock(*lock_);
+        detail::Acquire<Lock> lock(*lock_);
         const Result<void> result = co_await as_result(lock);
         if (lock.is_orphaned()) {
             if (destroyed != nullptr) *destroyed = true;

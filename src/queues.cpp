@@ -69,6 +69,9 @@ std::exception_ptr QueueWaiter::take_failure() {
 }
 
 void QueueWaiter::finish() {
+    if (leave_if_had()) [[likely]] {
+        return;
+    }
     if (std::exception_ptr failure = take_failure()) std::rethrow_exception(std::move(failure));
 }
 

@@ -8,7 +8,9 @@ ASYNCIO_BEGIN_NAMESPACE
 Timeout::Timeout(std::optional<Delay> delay, std::optional<TimePoint> when) noexcept
     : when_(when), delay_ns_(delay ? delay->nanoseconds() : 0), relative_(delay.has_value()) {}
 
-Timeout::~Timeout() { unschedule(); }
+Timeout::~Timeout() {
+    if (stage_ == active) unschedule(); // the frame is destroyed while the body runs
+}
 
 void Timeout::enter() {
     if (stage_ != created)

@@ -41,6 +41,13 @@ void Waiter::wait_again() noexcept {
     list_->append(*this);
 }
 
+bool Waiter::leave_if_had() noexcept {
+    if (state_ != woken || list_ == nullptr || task_->cancel_due()) return false;
+    list_->unlink(*this);
+    state_ = fresh;
+    return true;
+}
+
 std::exception_ptr Waiter::leave(const char* primitive) {
     if (state_ == refused) return std::make_exception_ptr(other_loop(primitive));
     if (list_ == nullptr) {
@@ -88,7 +95,13 @@ void WaitList::append(Waiter& waiter) noexcept {
 
 void WaitList::remove(Waiter& waiter) noexcept {
     skip(waiter);
-    if (waiter.state_ != Waiter::cancelled) --living_;
+    if (waiter.state_ == Waiter::cancelled) ++living_; // counted out already
+    unlink(waiter);
+}
+
+// Requires: it is not the next to be woken.
+void WaitList::unlink(Waiter& waiter) noexcept {
+    --living_;
     (waiter.previous_ != nullptr ? waiter.previous_->next_ : first_) = waiter.next_;
     (waiter.next_ != nullptr ? waiter.next_->previous_ : last_) = waiter.previous_;
 }
@@ -101,13 +114,11 @@ void WaitList::skip(const Waiter& waiter) noexcept {
     } while (next_to_wake_ != nullptr && next_to_wake_->state_ != Waiter::waiting);
 }
 
-bool WaitList::wake_next() noexcept {
-    Waiter* waiter = next_to_wake_;
-    if (waiter == nullptr) return false;
-    skip(*waiter);
-    waiter->state_ = Waiter::woken;
-    waiter->task_->loop().core().ready.push(*waiter);
-    return true;
+// Requires: it is the next to be woken.
+void WaitList::wake(Waiter& waiter) noexcept {
+    skip(waiter);
+    waiter.state_ = Waiter::woken;
+    waiter.task_->loop().core().ready.push(waiter);
 }
 
 } // namespace detail

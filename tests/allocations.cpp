@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <memory>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define COUNTS_ALLOCATIONS 1
@@ -240,6 +242,46 @@ TEST(Allocations, a_wait_on_a_condition_takes_its_frame) {
     });
 }
 
+TEST(Allocations, a_limit_takes_its_frame) {
+    in_virtual_time([]() -> Coro<> {
+        co_await sleep(1s); // the heap of timers has its room now
+
+        std::size_t before = allocations();
+        co_await asyncio::timeout(10s, yielding);
+        EXPECT_EQ(allocations() - before, 2U) << "timeout, and the body's";
+
+        before = allocations();
+        co_await asyncio::wait_for(yielding(), 10s);
+        EXPECT_EQ(allocations() - before, 2U) << "wait_for, and what it waits for";
+
+        before = allocations();
+        co_await asyncio::timeout(10s, [](asyncio::Timeout& limit) -> Coro<> {
+            limit.reschedule(get_running_loop().time() + 20s);
+            co_await sleep(0);
+        });
+        EXPECT_EQ(allocations() - before, 2U) << "set to another time";
+    });
+}
+
+TEST(Allocations, a_group_takes_one_for_each_task_beside_the_task_and_a_gather_one_for_all) {
+    in_virtual_time([]() -> Coro<> {
+        std::size_t before = allocations();
+        co_await asyncio::task_group([](asyncio::TaskGroup& group) -> Coro<> {
+            for (int i = 0; i < 10; ++i) group.create_task(yielding());
+            co_return;
+        });
+        EXPECT_EQ(allocations() - before, 2U + 10 * 3U);
+
+        std::vector<Coro<>> many;
+        many.reserve(10);
+        for (int i = 0; i < 10; ++i) many.push_back(yielding());
+        before = allocations();
+        co_await asyncio::gather(std::move(many));
+        // The frames are there; states, the gather, its children, the vector of results.
+        EXPECT_EQ(allocations() - before, 10U + 3U);
+    });
+}
+
 TEST(Allocations, cancelling_takes_the_exception_and_nothing_else) {
     in_virtual_time([]() -> Coro<> {
         auto sleeps = []() -> Coro<> { co_await sleep(1h); };
@@ -277,10 +319,27 @@ TEST(Allocations, the_pool_does_not_grow_with_work_that_ends) {
             future.add_done_callback([] {});
             future.set_result(1);
             co_await std::move(future);
+            co_await asyncio::timeout(10s, yielding);
+            co_await asyncio::wait_for(yielding(), 10s);
+            co_await asyncio::task_group([](asyncio::TaskGroup& group) -> Coro<> {
+                group.create_task(yielding());
+                co_await group.create_task(child(4));
+            });
         };
-        for (int i = 0; i < 100; ++i) co_await round();
+        asyncio::Queue<int> queue;
+        const auto send_some = [&]() -> Coro<> {
+            for (int i = 0; i < 7; ++i) co_await queue.put(i);
+            for (int i = 0; i < 7; ++i) static_cast<void>(queue.get_nowait());
+        };
+        for (int i = 0; i < 100; ++i) {
+            co_await round();
+            co_await send_some();
+        }
         const std::size_t before = asyncio::detail::pool_mapped_bytes();
-        for (int i = 0; i < 5'000; ++i) co_await round();
+        for (int i = 0; i < 5'000; ++i) {
+            co_await round();
+            co_await send_some();
+        }
         EXPECT_EQ(asyncio::detail::pool_mapped_bytes(), before);
     });
 }

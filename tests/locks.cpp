@@ -467,6 +467,20 @@ TEST(Event, destroyed_when_it_has_just_been_set_has_been_waited_for) {
     });
 }
 
+TEST(Event, set_cancelled_and_destroyed_in_the_same_turn_is_cancelled) {
+    in_virtual_time([]() -> Coro<> {
+        auto event = std::make_unique<Event>();
+        auto task = create_task(event->wait());
+        co_await sleep(0);
+        event->set();
+        task.cancel();
+        event.reset();
+        const auto result = co_await as_result(task);
+        EXPECT_TRUE(result.failed_with<asyncio::CancelledError>());
+        EXPECT_TRUE(task.cancelled());
+    });
+}
+
 TEST(Event, of_another_loop_refuses_to_wait) {
     Event event;
     in_virtual_time([&]() -> Coro<> {

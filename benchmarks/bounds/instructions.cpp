@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <valgrind/callgrind.h>
 #include <vector>
 
@@ -121,6 +122,83 @@ template <Coro<> (*body)()> Coro<> cancel(std::size_t times) {
     }
 }
 
+// ---- Locks, events and queues: who waits is waiting already when it gets what it waits for
+
+template <class Primitive> Coro<> hold(Primitive& primitive, std::size_t times) {
+    for (std::size_t i = 0; i < times; ++i) {
+        co_await primitive.acquire();
+        primitive.release();
+    }
+}
+// Of one task to the other and back.
+template <class Primitive> Coro<> hand_over(std::size_t times) {
+    Primitive primitive;
+    co_await primitive.acquire();
+    auto one = asyncio::create_task(hold(primitive, times / 2));
+    auto other = asyncio::create_task(hold(primitive, times / 2));
+    co_await asyncio::sleep(0);
+    primitive.release();
+    co_await one;
+    co_await other;
+}
+// Nobody else wants it.
+Coro<> lock_free(std::size_t times) {
+    asyncio::Lock lock;
+    for (std::size_t i = 0; i < times; ++i) auto held = co_await lock.scoped();
+}
+
+Coro<> answer(asyncio::Event& mine, asyncio::Event& other, std::size_t times) {
+    for (std::size_t i = 0; i < times; ++i) {
+        co_await mine.wait();
+        mine.clear();
+        other.set();
+    }
+}
+Coro<> event_wake(std::size_t times) {
+    asyncio::Event ping;
+    asyncio::Event pong;
+    auto other = asyncio::create_task(answer(pong, ping, times / 2));
+    ping.set();
+    co_await answer(ping, pong, times / 2);
+    co_await other;
+}
+
+Coro<> produce(asyncio::Queue<int>& queue, std::size_t times) {
+    for (std::size_t i = 0; i < times; ++i) co_await queue.put(1);
+}
+// A message, put and got.
+template <std::size_t maxsize> Coro<> queue(std::size_t times) {
+    asyncio::Queue<int> queue(maxsize);
+    auto producer = asyncio::create_task(produce(queue, times));
+    for (std::size_t i = 0; i < times; ++i) co_await queue.get();
+    co_await producer;
+}
+
+// ---- Limits and groups
+
+Coro<> timeout(std::size_t times) {
+    for (std::size_t i = 0; i < times; ++i) co_await asyncio::timeout(10s, nothing);
+}
+Coro<> wait_for(std::size_t times) {
+    for (std::size_t i = 0; i < times; ++i) co_await asyncio::wait_for(nothing(), 10s);
+}
+constexpr std::size_t children = 100;
+Coro<> fill(asyncio::TaskGroup& group) {
+    for (std::size_t i = 0; i < children; ++i) group.create_task(nothing());
+    co_return;
+}
+Coro<> task_group(std::size_t times) {
+    for (std::size_t i = 0; i < times / children; ++i) co_await asyncio::task_group(fill);
+}
+Coro<> gather(std::size_t times) {
+    for (std::size_t i = 0; i < times / children; ++i) {
+        std::vector<Coro<>> many;
+        many.reserve(children);
+        for (std::size_t k = 0; k < children; ++k) many.push_back(nothing());
+        co_await asyncio::gather(std::move(many));
+    }
+}
+
 // ---- The rows
 
 struct Row {
@@ -140,6 +218,16 @@ constexpr std::array rows{
     Row{"call_soon", call_soon, 2000},
     Row{"call_soon_threadsafe", call_soon_threadsafe, 2000},
     Row{"timer", timer, 2000},
+    Row{"lock_free", lock_free, 2000},
+    Row{"lock_handover", hand_over<asyncio::Lock>, 2000},
+    Row{"semaphore_handover", hand_over<asyncio::Semaphore>, 2000},
+    Row{"event_wake", event_wake, 2000},
+    Row{"queue_1024", queue<1024>, 4096},
+    Row{"queue_1", queue<1>, 2000},
+    Row{"timeout", timeout, 2000},
+    Row{"wait_for", wait_for, 2000},
+    Row{"task_group_child", task_group, 2000},
+    Row{"gather_child", gather, 2000},
     Row{"cancel", cancel<nap>, 1000},
     Row{"cancel_2_frames", cancel<outer_nap>, 1000},
     Row{"cancel_as_result", cancel<nap_without_throwing>, 1000},

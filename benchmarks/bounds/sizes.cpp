@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <new>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -63,6 +64,21 @@ OUT_OF_LINE Coro<> child_as_result() {
     static_cast<void>(co_await asyncio::as_result(returns_int()));
 }
 OUT_OF_LINE Coro<int> finally() { co_return co_await asyncio::try_finally(returns_int, returns); }
+OUT_OF_LINE Coro<> acquires(asyncio::Lock& lock) {
+    co_await lock.acquire();
+    lock.release();
+}
+OUT_OF_LINE Coro<> acquires_scoped(asyncio::Lock& lock) { auto held = co_await lock.scoped(); }
+OUT_OF_LINE Coro<> acquires_permit(asyncio::Semaphore& semaphore) {
+    auto held = co_await semaphore.scoped();
+}
+OUT_OF_LINE Coro<> waits_for_event(asyncio::Event& event) { co_await event.wait(); }
+OUT_OF_LINE Coro<> puts(asyncio::Queue<int>& queue) { co_await queue.put(1); }
+OUT_OF_LINE Coro<int> gets(asyncio::Queue<int>& queue) { co_return co_await queue.get(); }
+OUT_OF_LINE Coro<> awaits_timeout() { co_await asyncio::timeout(1s, returns); }
+OUT_OF_LINE Coro<> awaits_wait_for() { co_await asyncio::wait_for(returns(), 1s); }
+OUT_OF_LINE Coro<> fills(asyncio::TaskGroup&) { co_return; }
+OUT_OF_LINE Coro<> awaits_group() { co_await asyncio::task_group(fills); }
 OUT_OF_LINE Coro<int> main_of_a_program() {
     auto first = asyncio::create_task(returns_int());
     auto second = asyncio::create_task(returns_int());
@@ -100,6 +116,27 @@ Coro<> print_frames() {
     frame("frame.finally", finally);
     frame("frame.try_finally", [] { return asyncio::try_finally(returns_int, returns); });
     frame("frame.main_of_a_program", main_of_a_program);
+    asyncio::Lock lock;
+    asyncio::Semaphore semaphore;
+    asyncio::Event event;
+    asyncio::Condition condition;
+    asyncio::Barrier barrier(1);
+    asyncio::Queue<int> queue;
+    frame("frame.acquires", [&] { return acquires(lock); });
+    frame("frame.acquires_scoped", [&] { return acquires_scoped(lock); });
+    frame("frame.acquires_permit", [&] { return acquires_permit(semaphore); });
+    frame("frame.waits_for_event", [&] { return waits_for_event(event); });
+    frame("frame.condition_wait", [&] { return condition.wait(); });
+    frame("frame.barrier_wait", [&] { return barrier.wait(); });
+    frame("frame.puts", [&] { return puts(queue); });
+    frame("frame.gets", [&] { return gets(queue); });
+    frame("frame.awaits_timeout", awaits_timeout);
+    frame("frame.timeout", [] { return asyncio::timeout(1s, returns); });
+    frame("frame.awaits_wait_for", awaits_wait_for);
+    Coro<> waited = returns();
+    frame("frame.wait_for", [&] { return asyncio::wait_for(std::move(waited), 1s); });
+    frame("frame.awaits_group", awaits_group);
+    frame("frame.task_group", [] { return asyncio::task_group(fills); });
     co_return;
 }
 
@@ -125,6 +162,17 @@ void print_types() {
     type<detail::SleepAwaiter>("type.SleepAwaiter");
     type<detail::TaskWaiter>("type.TaskWaiter");
     type<detail::GatherChild>("type.GatherChild");
+    type<asyncio::Lock>("type.Lock");
+    type<asyncio::Event>("type.Event");
+    type<asyncio::Semaphore>("type.Semaphore");
+    type<asyncio::Condition>("type.Condition");
+    type<asyncio::Barrier>("type.Barrier");
+    type<asyncio::Queue<int>>("type.Queue<int>");
+    type<asyncio::Timeout>("type.Timeout");
+    type<asyncio::TaskGroup>("type.TaskGroup");
+    type<detail::FutureWatch>("type.FutureWatch");
+    type<detail::Acquire<asyncio::Lock>>("type.Acquire<Lock>");
+    type<detail::QueueGetWaiter<asyncio::Queue<int>, int>>("type.QueueGetWaiter");
 }
 
 } // namespace

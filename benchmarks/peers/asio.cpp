@@ -7,6 +7,8 @@
 #include "../harness.hpp"
 
 #include <asio.hpp>
+#include <asio/experimental/awaitable_operators.hpp>
+#include <asio/experimental/channel.hpp>
 #include <atomic>
 #include <chrono>
 #include <stdexcept>
@@ -225,6 +227,139 @@ Measurement allocations_of(Batch batch) {
 Measurement create_mallocs() { return allocations_of(create_and_await); }
 Measurement child_mallocs() { return allocations_of(await_children); }
 
+// ---- Locks, events and queues: all of them are channels, and a lock is one with a token in it. An
+// event for many is a timer that is cancelled.
+
+using Channel = asio::experimental::basic_channel<Executor, asio::experimental::channel_traits<>,
+                                                  void(std::error_code, int)>;
+
+// Two coroutines want it in turn; the token says who had it last. The one that measures holds it
+// until both have come.
+Coro<> hand_over(Channel& lock, int self, std::size_t times) {
+    for (std::size_t i = 0; i < times; ++i) {
+        const int last = co_await lock.async_receive(awaiting);
+        if (last == self) throw std::runtime_error("nobody was waiting");
+        lock.try_send(std::error_code(), self);
+    }
+}
+Coro<> hand_over_in_pairs(Executor executor, std::size_t count) {
+    Channel lock(executor, 1);
+    Channel done(executor, 2);
+    const auto end = [&done](const std::exception_ptr& failed) {
+        if (failed != nullptr) std::rethrow_exception(failed);
+        done.try_send(std::error_code(), 0);
+    };
+    for (int self = 0; self < 2; ++self) co_spawn(executor, hand_over(lock, self, count / 2), end);
+    co_await yield(executor);
+    lock.try_send(std::error_code(), -1);
+    for (int i = 0; i < 2; ++i) co_await done.async_receive(awaiting);
+}
+Measurement handover() { return batches(hand_over_in_pairs, bench::scaled(500'000)); }
+
+Coro<> answer(Channel& mine, Channel& other, std::size_t times) {
+    for (std::size_t i = 0; i < times; ++i) {
+        co_await mine.async_receive(awaiting);
+        other.try_send(std::error_code(), 0);
+    }
+}
+Coro<> wake_each_other(Executor executor, std::size_t count) {
+    Channel ping(executor, 1);
+    Channel pong(executor, 1);
+    Channel done(executor, 1);
+    co_spawn(executor, answer(pong, ping, count / 2),
+             [&done](const std::exception_ptr&) { done.try_send(std::error_code(), 0); });
+    ping.try_send(std::error_code(), 0);
+    co_await answer(ping, pong, count / 2);
+    co_await done.async_receive(awaiting);
+}
+Measurement event_wake_1() { return batches(wake_each_other, bench::scaled(500'000)); }
+
+constexpr std::size_t waiting_tasks = 10'000;
+
+Coro<> wait_again(Timer& event, std::size_t& woken, const bool& stop) {
+    while (!stop) {
+        std::error_code cancelled;
+        co_await event.async_wait(asio::redirect_error(awaiting, cancelled));
+        ++woken;
+    }
+}
+Coro<> wake_all(Executor executor, std::size_t times, Samples& samples) {
+    Timer event(executor, Timer::time_point::max());
+    std::size_t woken = 0;
+    bool stop = false;
+    for (std::size_t i = 0; i < waiting_tasks; ++i)
+        co_spawn(executor, wait_again(event, woken, stop), detached);
+    co_await yield(executor);
+    while (samples.more()) {
+        woken = 0;
+        samples.start();
+        for (std::size_t i = 1; i <= times; ++i) {
+            event.cancel();
+            while (woken < i * waiting_tasks) co_await yield(executor);
+        }
+        samples.stop(times * waiting_tasks);
+    }
+    stop = true;
+    event.cancel();
+    for (int i = 0; i < 3; ++i) co_await yield(executor); // the others end
+}
+Measurement event_wake_10k() {
+    Samples samples("ns");
+    run([&](Executor executor) { return wake_all(executor, bench::scaled(50), samples); });
+    return samples.median();
+}
+
+Coro<> produce(Channel& channel, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+        co_await channel.async_send(std::error_code(), 1, awaiting);
+    }
+}
+template <std::size_t maxsize> Coro<> pass_messages(Executor executor, std::size_t count) {
+    Channel channel(executor, maxsize);
+    Channel done(executor, 1);
+    co_spawn(executor, produce(channel, count),
+             [&done](const std::exception_ptr&) { done.try_send(std::error_code(), 0); });
+    std::size_t sum = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const int message = co_await channel.async_receive(awaiting);
+        sum += static_cast<std::size_t>(message);
+    }
+    co_await done.async_receive(awaiting);
+    if (sum != count) throw std::runtime_error("messages were lost");
+}
+template <std::size_t maxsize> Measurement queue() {
+    return batches(pass_messages<maxsize>, bench::scaled(500'000));
+}
+
+Measurement queue_mallocs() { return allocations_of(pass_messages<1024>); }
+
+// ---- Limits and groups
+
+Coro<> limit_many(Executor executor, std::size_t count) {
+    using namespace asio::experimental::awaitable_operators;
+    for (std::size_t i = 0; i < count; ++i) {
+        Timer timer(executor, 10s);
+        co_await (yield(executor) || timer.async_wait(awaiting));
+    }
+}
+Measurement timeout_unexpired() { return batches(limit_many, bench::scaled(100'000)); }
+
+// A thousand are spawned; the last one tells.
+Coro<> run_groups(Executor executor, std::size_t count) {
+    constexpr std::size_t children = 1000;
+    for (std::size_t i = 0; i < count / children; ++i) {
+        Channel done(executor, 1);
+        std::size_t left = children;
+        for (std::size_t k = 0; k < children; ++k) {
+            co_spawn(executor, nothing(), [&](const std::exception_ptr&) {
+                if (--left == 0) done.try_send(std::error_code(), 0);
+            });
+        }
+        co_await done.async_receive(awaiting);
+    }
+}
+Measurement group_1000() { return batches(run_groups, bench::scaled(500'000)); }
+
 // ---- Timers. A cancelled wait still calls its handler, in the loop: that is part of it, in
 // batches of 100.
 
@@ -339,6 +474,17 @@ constexpr bench::Row rows[] = {
     {"create_mallocs", create_mallocs},
     {"child_await", child_await},
     {"child_mallocs", child_mallocs},
+    {"lock_handover", handover},
+    {"semaphore_handover", handover},
+    {"event_wake_1", event_wake_1},
+    {"event_wake_10k", event_wake_10k},
+    {"queue_1024", queue<1024>},
+    {"queue_1", queue<1>},
+    {"queue_mallocs", queue_mallocs},
+    {"timeout_unexpired", timeout_unexpired},
+    {"wait_for_unexpired", timeout_unexpired},
+    {"task_group_1000", group_1000},
+    {"gather_1000", group_1000},
     {"timer_hot", timer_hot<false>},
     {"timer_hot_relative", timer_hot<true>},
     {"timer_1m", timer_1m},

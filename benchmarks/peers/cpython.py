@@ -183,6 +183,117 @@ async def await_children(count):
 
 variable = contextvars.ContextVar("variable")
 
+# ---- Locks, events and queues
+
+
+def handover(make):
+    async def pairs(count):
+        async def hand_over(me):
+            nonlocal last
+            for _ in range(count // 2):
+                async with primitive:
+                    if last == me:
+                        raise RuntimeError("nobody was waiting")
+                    last = me
+
+        primitive, last = make(), -1
+        async with primitive:
+            tasks = [asyncio.create_task(hand_over(me)) for me in range(2)]
+            await asyncio.sleep(0)
+        for task in tasks:
+            await task
+
+    batches(pairs, scaled(100_000))
+
+
+async def answer(mine, other, times):
+    for _ in range(times):
+        await mine.wait()
+        mine.clear()
+        other.set()
+
+
+async def wake_each_other(count):
+    ping, pong = asyncio.Event(), asyncio.Event()
+    task = asyncio.create_task(answer(pong, ping, count // 2))
+    ping.set()
+    await answer(ping, pong, count // 2)
+    await task
+
+
+def event_wake_10k(times, waiting=10_000):
+    async def wait_again(event, stop):
+        nonlocal woken
+        while not stop:
+            await event.wait()
+            woken += 1
+
+    async def main():
+        event, stop = asyncio.Event(), []
+        tasks = [asyncio.create_task(wait_again(event, stop)) for _ in range(waiting)]
+        await asyncio.sleep(0)
+        samples = []
+        for _ in range(4):
+            before = woken
+            began = cpu_ns()
+            for _ in range(times):
+                event.set()
+                event.clear()
+                await asyncio.sleep(0)
+            samples.append((cpu_ns() - began) / (times * waiting))
+            if woken != before + times * waiting:
+                raise RuntimeError("not all have waited again")
+        stop.append(True)
+        event.set()
+        for task in tasks:
+            await task
+        report_ns(samples)
+
+    woken = 0
+    asyncio.run(main())
+
+
+def queue(maxsize):
+    async def produce(queue, count):
+        for _ in range(count):
+            await queue.put(1)
+
+    async def pass_messages(count):
+        queue = asyncio.Queue(maxsize)
+        producer = asyncio.create_task(produce(queue, count))
+        for _ in range(count):
+            await queue.get()
+        await producer
+
+    batches(pass_messages, scaled(100_000))
+
+
+# ---- Limits and groups
+
+
+async def limit_many(count):
+    for _ in range(count):
+        async with asyncio.timeout(10):
+            await asyncio.sleep(0)
+
+
+async def wait_for_many(count):
+    for _ in range(count):
+        await asyncio.wait_for(asyncio.sleep(0), 10)
+
+
+async def run_groups(count):
+    for _ in range(count // 1000):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(1000):
+                group.create_task(nothing())
+
+
+async def gather_many(count):
+    for _ in range(count // 1000):
+        await asyncio.gather(*(nothing() for _ in range(1000)))
+
+
 # ---- Timers
 
 
@@ -290,6 +401,16 @@ ROWS = {
         create_dressed_and_await, scaled(50_000), lambda: variable.set(1)
     ),
     "child_await": lambda: batches(await_children, scaled(500_000)),
+    "lock_handover": lambda: handover(asyncio.Lock),
+    "semaphore_handover": lambda: handover(asyncio.Semaphore),
+    "event_wake_1": lambda: batches(wake_each_other, scaled(100_000)),
+    "event_wake_10k": lambda: event_wake_10k(scaled(20)),
+    "queue_1024": lambda: queue(1024),
+    "queue_1": lambda: queue(1),
+    "timeout_unexpired": lambda: batches(limit_many, scaled(50_000)),
+    "wait_for_unexpired": lambda: batches(wait_for_many, scaled(50_000)),
+    "task_group_1000": lambda: batches(run_groups, scaled(50_000)),
+    "gather_1000": lambda: batches(gather_many, scaled(50_000)),
     "timer_hot": lambda: timer_hot(False),
     "timer_hot_relative": lambda: timer_hot(True),
     "timer_1m": timer_1m,

@@ -48,10 +48,13 @@ class ASYNCIO_API BrokenBarrierError : public RuntimeError {
 
 namespace detail {
 
-class ASYNCIO_API LockAcquire final : public Waiter {
+// Waits for a Lock, a permit of a Semaphore or an Event. The primitive says by try_now() that there
+// is nothing to wait for, and is told by after_wait() how a wait has ended.
+template <class Primitive> class Acquire final : public Waiter {
   public:
-    explicit LockAcquire(Lock& lock) noexcept;
-    inline bool await_ready() const noexcept;
+    explicit Acquire(Primitive& primitive) noexcept
+        : Waiter(primitive.waiters_), primitive_(&primitive) {}
+    bool await_ready() const noexcept { return primitive_->try_now(); }
     void await_resume() {
         if (has_waited()) finish();
     }
@@ -60,37 +63,7 @@ class ASYNCIO_API LockAcquire final : public Waiter {
   private:
     void finish();
     std::exception_ptr take_failure();
-    Lock* lock_;
-};
-
-class ASYNCIO_API SemaphoreAcquire final : public Waiter {
-  public:
-    explicit SemaphoreAcquire(Semaphore& semaphore) noexcept;
-    inline bool await_ready() const noexcept;
-    void await_resume() {
-        if (has_waited()) finish();
-    }
-    Result<void> take_result();
-
-  private:
-    void finish();
-    std::exception_ptr take_failure();
-    Semaphore* semaphore_;
-};
-
-class ASYNCIO_API EventWait final : public Waiter {
-  public:
-    explicit EventWait(Event& event) noexcept;
-    inline bool await_ready() const noexcept;
-    void await_resume() {
-        if (has_waited()) finish();
-    }
-    Result<void> take_result();
-
-  private:
-    void finish();
-    std::exception_ptr take_failure();
-    const Event* event_;
+    Primitive* primitive_;
 };
 
 // The waiter for a notify().
@@ -138,7 +111,7 @@ template <class Primitive> class [[nodiscard("it is released at once unless kept
 
 namespace detail {
 
-template <class Primitive, class Acquire> class ScopedAcquire {
+template <class Primitive> class ScopedAcquire {
   public:
     using AsyncioAwaiter = void;
 
@@ -161,9 +134,12 @@ template <class Primitive, class Acquire> class ScopedAcquire {
     }
 
   private:
-    Acquire acquire_;
+    Acquire<Primitive> acquire_;
     Primitive* primitive_;
 };
+
+template <class Primitive> using WaitToAcquire = WaitFor<Primitive, Acquire<Primitive>>;
+template <class Primitive> using WaitForScope = WaitFor<Primitive, ScopedAcquire<Primitive>>;
 
 } // namespace detail
 
@@ -175,14 +151,10 @@ class ASYNCIO_API Lock {
 
     // Waits until nobody holds it, and those who came before have had it. A cancel ends the wait,
     // with nothing acquired. (Lock.acquire)
-    detail::WaitFor<Lock, detail::LockAcquire> acquire() noexcept {
-        return detail::WaitFor<Lock, detail::LockAcquire>(*this);
-    }
+    detail::WaitToAcquire<Lock> acquire() noexcept { return detail::WaitToAcquire<Lock>(*this); }
     // The same, and gives what releases it at the end of the scope: `auto held = co_await
     // lock.scoped();` (async with lock)
-    detail::WaitFor<Lock, detail::ScopedAcquire<Lock, detail::LockAcquire>> scoped() noexcept {
-        return detail::WaitFor<Lock, detail::ScopedAcquire<Lock, detail::LockAcquire>>(*this);
-    }
+    detail::WaitForScope<Lock> scoped() noexcept { return detail::WaitForScope<Lock>(*this); }
     // The first who waits goes on in the next turn, and no other comes in between. Any task may
     // release it. Throws RuntimeError if it is not locked. (Lock.release)
     void release();
@@ -190,11 +162,18 @@ class ASYNCIO_API Lock {
     bool locked() const noexcept { return locked_; }
 
   private:
-    friend class detail::LockAcquire;
-    bool try_acquire() noexcept {
+    friend class detail::Acquire<Lock>;
+    bool try_now() noexcept {
         if (locked_ || waiters_.has_living()) return false;
         locked_ = true;
         return true;
+    }
+    void after_wait(bool, bool cancelled) noexcept {
+        if (!cancelled) {
+            locked_ = true;
+        } else if (!locked_) { // it may have been this task's turn
+            waiters_.wake_if_first();
+        }
     }
 
     detail::WaitList waiters_;
@@ -208,9 +187,7 @@ class ASYNCIO_API Event {
 
     // Waits until the flag is set; who waits when it is set goes on in the next turn, also if it is
     // cleared before. (Event.wait)
-    detail::WaitFor<Event, detail::EventWait> wait() noexcept {
-        return detail::WaitFor<Event, detail::EventWait>(*this);
-    }
+    detail::WaitToAcquire<Event> wait() noexcept { return detail::WaitToAcquire<Event>(*this); }
     // (Event.set, Event.clear, Event.is_set)
     void set() noexcept {
         is_set_ = true;
@@ -221,7 +198,10 @@ class ASYNCIO_API Event {
     bool is_set() const noexcept { return is_set_; }
 
   private:
-    friend class detail::EventWait;
+    friend class detail::Acquire<Event>;
+    bool try_now() const noexcept { return is_set_; }
+    void after_wait(bool, bool) const noexcept {}
+
     detail::WaitList waiters_;
     bool is_set_ = false;
 };
@@ -235,14 +215,12 @@ class ASYNCIO_API Semaphore {
 
     // Takes a permit; waits until there is one, and those who came before have had theirs. A cancel
     // ends the wait, with nothing taken. (Semaphore.acquire)
-    detail::WaitFor<Semaphore, detail::SemaphoreAcquire> acquire() noexcept {
-        return detail::WaitFor<Semaphore, detail::SemaphoreAcquire>(*this);
+    detail::WaitToAcquire<Semaphore> acquire() noexcept {
+        return detail::WaitToAcquire<Semaphore>(*this);
     }
     // The same, and gives what releases it at the end of the scope. (async with semaphore)
-    detail::WaitFor<Semaphore, detail::ScopedAcquire<Semaphore, detail::SemaphoreAcquire>>
-    scoped() noexcept {
-        return detail::WaitFor<Semaphore,
-                               detail::ScopedAcquire<Semaphore, detail::SemaphoreAcquire>>(*this);
+    detail::WaitForScope<Semaphore> scoped() noexcept {
+        return detail::WaitForScope<Semaphore>(*this);
     }
     // Gives a permit to the first who waits, who goes on in the next turn. (Semaphore.release)
     void release();
@@ -254,13 +232,24 @@ class ASYNCIO_API Semaphore {
     Semaphore(std::ptrdiff_t value, std::ptrdiff_t bound);
 
   private:
-    friend class detail::SemaphoreAcquire;
-    bool try_acquire() noexcept {
+    friend class detail::Acquire<Semaphore>;
+    bool try_now() noexcept {
         if (locked()) return false;
         --value_;
         return true;
     }
-    bool wake_next() noexcept;
+    void after_wait(bool has_permit, bool cancelled) noexcept {
+        if (cancelled && has_permit) ++value_;
+        // Others may have had to wait only because somebody came before them.
+        while (value_ > 0 && wake_next()) {
+        }
+    }
+    // Whoever is woken has the permit already, so that nobody can come in between.
+    bool wake_next() noexcept {
+        if (!waiters_.wake_next()) return false;
+        --value_;
+        return true;
+    }
 
     detail::WaitList waiters_;
     std::ptrdiff_t value_;
@@ -290,10 +279,8 @@ class ASYNCIO_API Condition {
     Condition& operator=(const Condition&) = delete;
 
     // The lock's. (Condition.acquire, async with condition, Condition.release, Condition.locked)
-    detail::WaitFor<Lock, detail::LockAcquire> acquire() noexcept { return lock_->acquire(); }
-    detail::WaitFor<Lock, detail::ScopedAcquire<Lock, detail::LockAcquire>> scoped() noexcept {
-        return lock_->scoped();
-    }
+    detail::WaitToAcquire<Lock> acquire() noexcept { return lock_->acquire(); }
+    detail::WaitForScope<Lock> scoped() noexcept { return lock_->scoped(); }
     void release() { lock_->release(); }
     bool locked() const noexcept { return lock_->locked(); }
 
@@ -373,9 +360,9 @@ class ASYNCIO_API Barrier {
 
 namespace detail {
 
-inline bool LockAcquire::await_ready() const noexcept { return lock_->try_acquire(); }
-inline bool SemaphoreAcquire::await_ready() const noexcept { return semaphore_->try_acquire(); }
-inline bool EventWait::await_ready() const noexcept { return event_->is_set(); }
+extern template class ASYNCIO_API Acquire<Lock>;
+extern template class ASYNCIO_API Acquire<Semaphore>;
+extern template class ASYNCIO_API Acquire<Event>;
 
 } // namespace detail
 ASYNCIO_END_NAMESPACE

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <asyncio/coroutine.hpp>
+#include <asyncio/detail/frame_pool.hpp>
 #include <asyncio/detail/temporaries.hpp>
 #include <asyncio/detail/wait_list.hpp>
 #include <asyncio/locks.hpp>
@@ -68,7 +69,7 @@ class ASYNCIO_API QueueBase {
     // there were items. (Queue.task_done)
     void task_done();
     // Waits until each item that was put has had its task_done(). (Queue.join)
-    WaitFor<Event, EventWait> join() noexcept { return finished_.wait(); }
+    WaitToAcquire<Event> join() noexcept { return finished_.wait(); }
 
   protected:
     explicit QueueBase(std::ptrdiff_t maxsize) noexcept : maxsize_(maxsize) { finished_.set(); }
@@ -86,14 +87,14 @@ class ASYNCIO_API QueueBase {
             throw_cannot_get();
         }
     }
-    void was_put(std::size_t size) noexcept {
-        size_ = size;
+    void was_put() noexcept {
+        ++size_;
         ++unfinished_;
         finished_.clear();
         getters_.wake_next();
     }
-    void was_taken(std::size_t size) noexcept {
-        size_ = size;
+    void was_taken() noexcept {
+        --size_;
         putters_.wake_next();
     }
     void shut_down(bool dropped_all) noexcept;
@@ -201,13 +202,13 @@ template <class Queue, class T> class QueueGetWaiter final : public QueueWaiter 
     }
 };
 
-// How a queue keeps its items: the next one comes out of take(), which requires that there is one.
+// How a queue keeps its items, which it counts itself: the next one comes out of take(), which
+// requires that there is one.
 
 template <class T> class FifoItems {
   public:
-    std::size_t size() const noexcept { return items_.size(); }
     template <class U> void push(U&& item) { items_.emplace_back(std::forward<U>(item)); }
-    std::deque<T> take_all() { return std::exchange(items_, {}); }
+    auto take_all() { return std::exchange(items_, {}); }
     T take() {
         T item = std::move(items_.front());
         items_.pop_front();
@@ -215,12 +216,12 @@ template <class T> class FifoItems {
     }
 
   private:
-    std::deque<T> items_;
+    // It takes and gives back a block as often as a few messages pass.
+    std::deque<T, PoolAllocator<T>> items_;
 };
 
 template <class T> class LifoItems {
   public:
-    std::size_t size() const noexcept { return items_.size(); }
     template <class U> void push(U&& item) { items_.emplace_back(std::forward<U>(item)); }
     std::vector<T> take_all() noexcept { return std::exchange(items_, {}); }
     T take() {
@@ -236,7 +237,6 @@ template <class T> class LifoItems {
 template <class T, class Compare> class PriorityItems {
   public:
     explicit PriorityItems(Compare compare) : later_{std::move(compare)} {}
-    std::size_t size() const noexcept { return items_.size(); }
     template <class U> void push(U&& item) {
         items_.emplace_back(std::forward<U>(item));
         try {
@@ -285,7 +285,7 @@ template <class T, class Items> class BasicQueue : public QueueBase {
     void put_nowait(U&& item) {
         check_put();
         items_.push(std::forward<U>(item));
-        was_put(items_.size());
+        was_put();
     }
     // Waits until there is an item, and takes it. Throws QueueShutDown once the queue is shut down
     // and empty. A cancel ends the wait, with nothing taken. (Queue.get)
@@ -296,7 +296,7 @@ template <class T, class Items> class BasicQueue : public QueueBase {
     T get_nowait() {
         check_get();
         T item = items_.take();
-        was_taken(items_.size());
+        was_taken();
         return item;
     }
     // From now on put() throws QueueShutDown, to those who wait too, and get() as soon as the queue

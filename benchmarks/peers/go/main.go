@@ -171,6 +171,127 @@ func createAwait() {
 	})
 }
 
+// A token that goes from one to the other: a sync.Mutex lets who comes take it before those who
+// wait.
+func handover() {
+	count := scaled(1_000_000)
+	sample(7, count, func() {
+		token := make(chan int)
+		done := make(chan struct{}, 2)
+		for me := 0; me < 2; me++ {
+			go func(me int) {
+				for i := 0; i < count/2; i++ {
+					if <-token == me {
+						panic("nobody was waiting")
+					}
+					token <- me
+				}
+				done <- struct{}{}
+			}(me)
+		}
+		token <- -1
+		<-done
+		<-token // from the other one
+	})
+}
+
+func answer(mine, other chan struct{}, times int) {
+	for i := 0; i < times; i++ {
+		<-mine
+		other <- struct{}{}
+	}
+}
+func eventWake1() {
+	count := scaled(1_000_000)
+	sample(7, count, func() {
+		ping, pong := make(chan struct{}, 1), make(chan struct{}, 1)
+		var joined sync.WaitGroup
+		joined.Add(1)
+		go func() {
+			answer(pong, ping, count/2)
+			joined.Done()
+		}()
+		ping <- struct{}{}
+		answer(ping, pong, count/2)
+		joined.Wait()
+	})
+}
+
+// An event for many is a channel that is closed, and replaced by another.
+func eventWake10k() {
+	const waiting = 10_000
+	times := scaled(200)
+	event := make(chan struct{})
+	woken, stop := 0, false
+	for i := 0; i < waiting; i++ {
+		go func() {
+			for !stop {
+				<-event
+				woken++
+			}
+		}()
+	}
+	runtime.Gosched()
+	sample(7, times*waiting, func() {
+		woken = 0
+		for i := 1; i <= times; i++ {
+			old := event
+			event = make(chan struct{})
+			close(old)
+			for woken < i*waiting {
+				runtime.Gosched()
+			}
+		}
+	})
+	stop = true
+}
+
+func queue(maxsize int) {
+	count := scaled(1_000_000)
+	sample(7, count, func() {
+		messages := make(chan int, maxsize)
+		go func() {
+			for i := 0; i < count; i++ {
+				messages <- 1
+			}
+			close(messages)
+		}()
+		received := 0
+		for message := range messages {
+			received += message
+		}
+		if received != count {
+			panic("messages were lost")
+		}
+	})
+}
+
+func timeoutUnexpired() {
+	count := scaled(300_000)
+	sample(7, count, func() {
+		for i := 0; i < count; i++ {
+			_, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			runtime.Gosched()
+			cancel()
+		}
+	})
+}
+
+func group1000() {
+	const children = 1000
+	count := scaled(500_000)
+	sample(7, count, func() {
+		for i := 0; i < count/children; i++ {
+			var joined sync.WaitGroup
+			joined.Add(children)
+			for k := 0; k < children; k++ {
+				go joined.Done()
+			}
+			joined.Wait()
+		}
+	})
+}
+
 func residentTimers(count int) []*time.Timer {
 	random := rand.New(rand.NewSource(1))
 	timers := make([]*time.Timer, count)
@@ -242,6 +363,16 @@ func main() {
 		{"yield_1_socket_timer", func() { yields(1, scaled(1_000_000), true, true) }},
 		{"yield_100_socket_timer", func() { yields(100, scaled(20_000), true, true) }},
 		{"create_await", createAwait},
+		{"lock_handover", handover},
+		{"semaphore_handover", handover},
+		{"event_wake_1", eventWake1},
+		{"event_wake_10k", eventWake10k},
+		{"queue_1024", func() { queue(1024) }},
+		{"queue_1", func() { queue(1) }},
+		{"timeout_unexpired", timeoutUnexpired},
+		{"wait_for_unexpired", timeoutUnexpired},
+		{"task_group_1000", group1000},
+		{"gather_1000", group1000},
 		{"timer_hot_relative", timerHot},
 		{"timer_1m", timer1m},
 		{"threadsafe_awake", threadsafeAwake},

@@ -39,6 +39,35 @@ struct Pooled {
     }
 };
 
+// For containers whose blocks come and go as frames do.
+template <class T> class PoolAllocator {
+  public:
+    using value_type = T;
+
+    PoolAllocator() = default;
+    template <class U> explicit PoolAllocator(const PoolAllocator<U>&) noexcept {}
+
+    // Requires: the bytes can be counted. Throws std::bad_alloc.
+    T* allocate(std::size_t count) {
+        if constexpr (alignof(T) > 16) {
+            return static_cast<T*>(Pooled::operator new(count * sizeof(T), alignment));
+        } else {
+            return static_cast<T*>(Pooled::operator new(count * sizeof(T)));
+        }
+    }
+    void deallocate(T* block, std::size_t count) noexcept {
+        if constexpr (alignof(T) > 16) {
+            Pooled::operator delete(block, count * sizeof(T), alignment);
+        } else {
+            Pooled::operator delete(block, count * sizeof(T));
+        }
+    }
+    bool operator==(const PoolAllocator&) const = default;
+
+  private:
+    static constexpr std::align_val_t alignment{alignof(T)};
+};
+
 // Base of promises. GCC's frames need an alignment of 16 only if their size is a multiple of it;
 // Clang's always may. The number tells the two apart for the linker.
 template <std::size_t Rounding> struct PooledFrameBy {

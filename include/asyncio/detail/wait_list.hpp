@@ -54,6 +54,8 @@ class ASYNCIO_API Waiter : public Operation {
     bool begin(TaskBase& task, std::coroutine_handle<> frame, WaitList& owner) noexcept;
     bool has_waited() const noexcept { return state_ != fresh; }
     bool was_woken() const noexcept { return state_ == woken; }
+    // After the wait, if it has what it waited for and no cancel came: leaves the list.
+    bool leave_if_had() noexcept;
     // After the wait: leaves the list. Gives what the await must throw if the primitive, by this
     // name, is of another loop or was destroyed: then nothing of it may be touched.
     std::exception_ptr leave(const char* primitive);
@@ -94,7 +96,11 @@ class ASYNCIO_API WaitList {
     // Whether there is somebody who was not cancelled.
     bool has_living() const noexcept { return living_ != 0; }
     // Wakes the first who was neither woken nor cancelled; false if there is none.
-    bool wake_next() noexcept;
+    bool wake_next() noexcept {
+        if (next_to_wake_ == nullptr) return false;
+        wake(*next_to_wake_);
+        return true;
+    }
     // The same if that is the very first.
     void wake_if_first() noexcept {
         if (next_to_wake_ == first_) wake_next();
@@ -107,8 +113,10 @@ class ASYNCIO_API WaitList {
   private:
     friend class Waiter;
 
+    void wake(Waiter& waiter) noexcept;
     void append(Waiter& waiter) noexcept;
     void remove(Waiter& waiter) noexcept;
+    void unlink(Waiter& waiter) noexcept;
     void skip(const Waiter& waiter) noexcept;
 
     EventLoop* loop_ = nullptr;

@@ -16,8 +16,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::task::{yield_now, JoinHandle};
-use tokio::time::{sleep, sleep_until, Instant, Sleep};
+use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::task::{yield_now, JoinHandle, JoinSet};
+use tokio::time::{sleep, sleep_until, timeout, Instant, Sleep};
 
 #[repr(C)]
 struct Timespec {
@@ -238,6 +239,186 @@ async fn child_await() {
     samples.report();
 }
 
+// ---- Locks, events and queues. An event is a Notify.
+
+/// Two tasks want it in turn; the one that measures holds it until both have come.
+async fn lock_handover() {
+    let count = scaled(1_000_000);
+    let mut samples = Samples::new(7);
+    while samples.more() {
+        let lock = Arc::new(Mutex::new(usize::MAX));
+        let held = lock.lock().await;
+        let mut tasks = Vec::new();
+        for me in 0..2 {
+            let lock = lock.clone();
+            tasks.push(tokio::spawn(async move {
+                for _ in 0..count / 2 {
+                    let mut last = lock.lock().await;
+                    assert_ne!(*last, me, "nobody was waiting");
+                    *last = me;
+                }
+            }));
+        }
+        yield_now().await;
+        yield_now().await;
+        drop(held);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        samples.stop(count);
+    }
+    samples.report();
+}
+async fn semaphore_handover() {
+    let count = scaled(1_000_000);
+    let mut samples = Samples::new(7);
+    while samples.more() {
+        let semaphore = Arc::new(Semaphore::new(1));
+        let last = Arc::new(AtomicUsize::new(usize::MAX));
+        let held = semaphore.acquire().await.unwrap();
+        let mut tasks = Vec::new();
+        for me in 0..2 {
+            let semaphore = semaphore.clone();
+            let last = last.clone();
+            tasks.push(tokio::spawn(async move {
+                for _ in 0..count / 2 {
+                    let _held = semaphore.acquire().await.unwrap();
+                    assert_ne!(last.load(Relaxed), me, "nobody was waiting");
+                    last.store(me, Relaxed);
+                }
+            }));
+        }
+        yield_now().await;
+        yield_now().await;
+        drop(held);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        samples.stop(count);
+    }
+    samples.report();
+}
+
+async fn answer(mine: Arc<Notify>, other: Arc<Notify>, times: usize) {
+    for _ in 0..times {
+        mine.notified().await;
+        other.notify_one();
+    }
+}
+async fn event_wake_1() {
+    let count = scaled(1_000_000);
+    let mut samples = Samples::new(7);
+    while samples.more() {
+        let ping = Arc::new(Notify::new());
+        let pong = Arc::new(Notify::new());
+        let task = tokio::spawn(answer(pong.clone(), ping.clone(), count / 2));
+        ping.notify_one();
+        answer(ping, pong, count / 2).await;
+        task.await.unwrap();
+        samples.stop(count);
+    }
+    samples.report();
+}
+async fn event_wake_10k() {
+    const WAITING: usize = 10_000;
+    let times = scaled(200);
+    let event = Arc::new(Notify::new());
+    let woken = Arc::new(AtomicUsize::new(0));
+    for _ in 0..WAITING {
+        let event = event.clone();
+        let woken = woken.clone();
+        tokio::spawn(async move {
+            loop {
+                event.notified().await;
+                woken.fetch_add(1, Relaxed);
+            }
+        });
+    }
+    yield_now().await;
+    yield_now().await;
+    let mut samples = Samples::new(7);
+    while samples.more() {
+        woken.store(0, Relaxed);
+        for round in 1..=times {
+            event.notify_waiters();
+            while woken.load(Relaxed) < round * WAITING {
+                yield_now().await;
+            }
+        }
+        samples.stop(times * WAITING);
+    }
+    samples.report();
+}
+
+async fn queue(maxsize: usize, count: usize) {
+    let mut samples = Samples::new(7);
+    while samples.more() {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<i32>(maxsize);
+        let producer = tokio::spawn(async move {
+            for _ in 0..count {
+                sender.send(1).await.unwrap();
+            }
+        });
+        let mut received = 0;
+        while receiver.recv().await.is_some() {
+            received += 1;
+        }
+        producer.await.unwrap();
+        assert_eq!(received, count);
+        samples.stop(count);
+    }
+    samples.report();
+}
+
+// ---- Limits and groups
+
+async fn timeout_unexpired() {
+    let count = scaled(500_000);
+    let mut samples = Samples::new(7);
+    while samples.more() {
+        for _ in 0..count {
+            timeout(Duration::from_secs(10), yield_now()).await.unwrap();
+        }
+        samples.stop(count);
+    }
+    samples.report();
+}
+
+const CHILDREN: usize = 1000;
+
+async fn task_group_1000() {
+    let count = scaled(500_000);
+    let mut samples = Samples::new(7);
+    while samples.more() {
+        for _ in 0..count / CHILDREN {
+            let mut group = JoinSet::new();
+            for _ in 0..CHILDREN {
+                group.spawn(async {});
+            }
+            while let Some(result) = group.join_next().await {
+                result.unwrap();
+            }
+        }
+        samples.stop(count);
+    }
+    samples.report();
+}
+/// `join_all` is not tokio's; this is what it does with tasks.
+async fn gather_1000() {
+    let count = scaled(500_000);
+    let mut samples = Samples::new(7);
+    while samples.more() {
+        for _ in 0..count / CHILDREN {
+            let tasks: Vec<_> = (0..CHILDREN).map(|_| tokio::spawn(async {})).collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        }
+        samples.stop(count);
+    }
+    samples.report();
+}
+
 // ---- Timers
 
 /// Polls a timer once, which arms it.
@@ -397,6 +578,16 @@ const ROWS: &[(&str, Measure)] = &[
     }),
     ("create_await", || Box::pin(create_await())),
     ("child_await", || Box::pin(child_await())),
+    ("lock_handover", || Box::pin(lock_handover())),
+    ("semaphore_handover", || Box::pin(semaphore_handover())),
+    ("event_wake_1", || Box::pin(event_wake_1())),
+    ("event_wake_10k", || Box::pin(event_wake_10k())),
+    ("queue_1024", || Box::pin(queue(1024, scaled(1_000_000)))),
+    ("queue_1", || Box::pin(queue(1, scaled(300_000)))),
+    ("timeout_unexpired", || Box::pin(timeout_unexpired())),
+    ("wait_for_unexpired", || Box::pin(timeout_unexpired())),
+    ("task_group_1000", || Box::pin(task_group_1000())),
+    ("gather_1000", || Box::pin(gather_1000())),
     ("timer_hot", || Box::pin(timer_hot(false))),
     ("timer_hot_relative", || Box::pin(timer_hot(true))),
     ("timer_1m", || Box::pin(timer_1m())),
