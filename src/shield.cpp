@@ -50,20 +50,28 @@ void Shield::Outer::discard() noexcept { shield.outer_.release(); }
 
 void Shield::inner_done() {
     if (outer_.state() == FutureBase::cancelled_state) return;
-    switch (inner_.state()) {
-    case FutureBase::cancelled_state:
+    if (inner_.state() == FutureBase::cancelled_state) {
         outer_.cancel({});
         return;
-    case FutureBase::failed:
-        outer_.set_exception(inner_.retrieve());
-        return;
-    default:
-        break;
     }
-    try {
-        copy_value(inner_);
-    } catch (...) { // copying it threw
-        outer_.set_exception(std::current_exception());
+    const std::exception_ptr failure = inner_.retrieve();
+    if (outer_.done()) {
+        outer_.loop().report([] {
+            return ExceptionContext{
+                .message = "Exception in callback: somebody else has set the result of a shield()",
+                .exception = std::make_exception_ptr(
+                    InvalidStateError("invalid state: the future has its result already, and takes "
+                                      "no other")),
+            };
+        });
+    } else if (failure != nullptr) {
+        outer_.set_exception(failure);
+    } else {
+        try {
+            copy_value(inner_);
+        } catch (...) { // copying it threw
+            outer_.set_exception(std::current_exception());
+        }
     }
 }
 

@@ -527,6 +527,23 @@ TEST(Gather, with_return_exceptions_takes_cancelled_children_for_results) {
 
 // --- dropped ---
 
+// Its own CancelledError is not replaced by that of the second cancel.
+TEST(Gather, that_failed_with_a_cancel_gives_that_to_a_task_that_is_cancelled_again) {
+    in_virtual_time([]() -> Coro<> {
+        Task<> child;
+        auto task = create_task([&]() -> Coro<> {
+            child = create_task([]() -> Coro<> { co_await sleep(5s); });
+            co_await gather(child);
+        });
+        co_await sleep(1s);
+        child.cancel("first");
+        co_await sleep(0); // the child ends, and its gather hears of it in the next turn
+        task.cancel("second");
+        const auto result = co_await as_result(task);
+        EXPECT_EQ(text_of(result.exception()), "CancelledError: first");
+    });
+}
+
 TEST(Gather, children_of_a_dropped_gather_run_on) {
     in_virtual_time([]() -> Coro<> {
         int finished = 0;

@@ -177,6 +177,25 @@ TEST(Shield, that_is_cancelled_as_the_inner_future_fails_leaves_the_failure_alon
     EXPECT_EQ(reports.count(), 1U) << reports.text();
 }
 
+TEST(Shield, tells_of_a_result_that_somebody_else_sets_as_the_inner_task_ends) {
+    Reports reports;
+    in_virtual_time([&]() -> Coro<> {
+        reports.watch(get_running_loop());
+        asyncio::Future<int> outer;
+        for (const bool fails : {false, true}) {
+            outer = shield(create_task([&outer, fails]() -> Coro<int> {
+                outer.set_result(2);
+                if (fails) throw ValueError("bad");
+                co_return 1;
+            }));
+            co_await sleep(1s);
+            EXPECT_EQ(outer.result(), 2);
+        }
+    });
+    EXPECT_EQ(reports.count("Exception in callback"), 2U) << reports.text();
+    EXPECT_EQ(reports.count(), 2U) << reports.text();
+}
+
 TEST(Shield, of_a_result_in_a_future_gives_it_at_once_and_of_a_pending_one_later) {
     in_virtual_time([]() -> Coro<> {
         auto done = create_future<int>();
