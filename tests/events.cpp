@@ -282,7 +282,7 @@ TEST_F(Events, what_comes_by_the_thread_door_before_a_run_joins_the_first_turn_b
     loop.call_soon_threadsafe(say("door"));
     loop.call_soon(say("soon"));
     one_turn();
-    EXPECT_EQ(log, (Log{"soon", "door", "io"}));
+    EXPECT_EQ(log, (Log{"door", "soon", "io"}));
 }
 
 TEST_F(Events, call_soon_threadsafe_on_the_loops_own_thread_keeps_the_order_with_call_soon) {
