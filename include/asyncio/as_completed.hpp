@@ -57,6 +57,7 @@ class ASYNCIO_API CompletedQueue final : FutureWatcher, Timed {
   private:
     void future_done(FutureWatch& watch) override;
     void future_dropped(FutureWatch& watch) noexcept override;
+    void find_awaiters(Awaiters& awaiters) const override;
     void timed_out() override;
 
     WatchList pending_;

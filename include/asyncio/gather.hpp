@@ -63,6 +63,7 @@ class ASYNCIO_API GatherChild final : public FutureWaiter {
     void scheduled(FutureBase&) noexcept override;
     void run() override;
     void discard() noexcept override;
+    void find_awaiters(Awaiters& awaiters) const override;
 
   private:
     friend class GatherBase;

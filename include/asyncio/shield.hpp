@@ -37,6 +37,9 @@ class ASYNCIO_API Shield {
         void scheduled(FutureBase&) noexcept override;
         void run() override;
         void discard() noexcept override;
+        void find_awaiters(Awaiters& awaiters) const override {
+            awaiters.stand_ins.push_back(&shield.outer_);
+        }
         Shield& shield;
     };
     struct Outer final : FutureWaiter {

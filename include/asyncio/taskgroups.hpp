@@ -129,6 +129,9 @@ class ASYNCIO_API TaskGroup final : detail::FutureWatcher {
     void abort();
     void future_done(detail::FutureWatch& watch) override;
     void future_dropped(detail::FutureWatch& watch) noexcept override;
+    void find_awaiters(detail::Awaiters& awaiters) const override {
+        awaiters.tasks.push_back(parent_);
+    }
 
     detail::TaskBase* parent_ = nullptr; // runs the body: set once entered
     detail::WatchList tasks_;            // those that are not done

@@ -48,6 +48,7 @@ class ASYNCIO_API WaitForMany final : FutureWatcher, Timed {
   private:
     void future_done(FutureWatch& watch) override;
     void future_dropped(FutureWatch& watch) noexcept override;
+    void find_awaiters(Awaiters& awaiters) const override { gate.find_awaiters(awaiters); }
     void timed_out() override { gate.open(); }
 
     WatchList watches_; // of those that are not done
