@@ -116,8 +116,11 @@ template <class A> class ForeignAwaiter final : public ForeignWait {
     A awaiter_;
 };
 
+// For a static_assert that fails whatever it is about.
+template <class...> inline constexpr bool never = false;
+
 // What a refused co_await gives, so that nothing but the refusal is reported.
-struct Refused {
+struct [[maybe_unused]] Refused {
     struct Anything {
         template <class T> operator T() const;
     };

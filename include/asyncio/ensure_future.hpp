@@ -39,6 +39,12 @@ template <class A> using StartedType = typename Started<std::remove_cvref_t<A>>:
 template <class A>
 concept Startable = requires { typename StartedType<A>; };
 
+template <class A> Refused refuse_to_start() {
+    static_assert(never<A>, "this takes a coroutine, a task, a future, another awaitable, or a "
+                            "function without arguments that returns a coroutine");
+    return {};
+}
+
 [[noreturn]] ASYNCIO_API void throw_not_of_loop(const FutureBase& future);
 
 // `where` is that of the call, or null if it cannot be had. A coroutine is used up, also if it has
@@ -99,6 +105,18 @@ auto ensure_future(EventLoop& loop, A&& awaitable,
                    std::source_location created = std::source_location::current()) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A);
     return detail::start_on(loop, std::forward<A>(awaitable), created);
+}
+
+// Refused with a sentence.
+template <class A>
+    requires(!detail::Startable<A>)
+detail::Refused ensure_future(const A&) {
+    return detail::refuse_to_start<A>();
+}
+template <class A>
+    requires(!detail::Startable<A>)
+detail::Refused ensure_future(EventLoop&, const A&) {
+    return detail::refuse_to_start<A>();
 }
 
 ASYNCIO_END_NAMESPACE

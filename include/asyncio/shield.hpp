@@ -98,4 +98,11 @@ shield(A&& awaitable, std::source_location created = std::source_location::curre
     return outer;
 }
 
+// Refused with a sentence.
+template <class A>
+    requires(!detail::Startable<A>)
+detail::Refused shield(const A&) {
+    return detail::refuse_to_start<A>();
+}
+
 ASYNCIO_END_NAMESPACE

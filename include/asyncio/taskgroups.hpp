@@ -83,6 +83,22 @@ class ASYNCIO_API TaskGroup final : detail::FutureWatcher {
         return add_bound(&options, std::forward<F>(function), std::forward<Args>(arguments)...);
     }
 
+    // Refused with a sentence.
+    template <class T, detail::NoPlace Other, class... Others>
+    Task<T> create_task(const Coro<T>&, const Other&, const Others&...) {
+        return detail::refuse_after_coroutine<T, Other>();
+    }
+    template <class F, class... Args>
+        requires detail::NoTask<F, Args...>
+    Task<> create_task(const F&, const Args&...) {
+        return detail::refuse_task<F, Args...>();
+    }
+    template <class F, class... Args>
+        requires detail::NoTask<F, Args...>
+    Task<> create_task(const TaskOptions&, const F&, const Args&...) {
+        return detail::refuse_task<F, Args...>();
+    }
+
     TaskGroup(const TaskGroup&) = delete;
     TaskGroup& operator=(const TaskGroup&) = delete;
 
@@ -165,6 +181,13 @@ template <class T, class Body> Coro<T> run_task_group(TaskGroup* given, Body bod
     co_return std::move(*result).value();
 }
 
+// What task_group() takes.
+template <class... A> inline constexpr bool is_task_group = false;
+template <class Body> inline constexpr bool is_task_group<Body> = BodyOf<Body, TaskGroup>;
+template <class Group, class Body>
+inline constexpr bool is_task_group<Group, Body> =
+    std::derived_from<Group, TaskGroup> && BodyOf<Body, TaskGroup>;
+
 } // namespace detail
 
 // Runs body(group), which must return a coroutine, inside the task that awaits, waits for the tasks
@@ -185,6 +208,17 @@ ASYNCIO_CORO_WRAPPER Coro<detail::BodyResult<Body, TaskGroup>> task_group(TaskGr
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(Body);
     return detail::run_task_group<detail::BodyResult<Body, TaskGroup>, std::decay_t<Body>>(
         &group, std::forward<Body>(body));
+}
+
+// Refused with a sentence.
+template <class... Wrong>
+    requires(!detail::is_task_group<Wrong...>)
+detail::Refused task_group(const Wrong&...) {
+    static_assert(detail::never<Wrong...>,
+                  "task_group takes a body, after a TaskGroup of yours if there is one: a function "
+                  "that returns a coroutine, [&](asyncio::TaskGroup& group) -> asyncio::Coro<> { "
+                  "... }");
+    return {};
 }
 
 ASYNCIO_END_NAMESPACE

@@ -345,6 +345,35 @@ auto create_bound_task(EventLoop& loop, const TaskOptions* options, F&& function
     });
 }
 
+// What create_task cannot take, so that it says so in a sentence.
+template <class A>
+concept NoPlace = !std::convertible_to<const A&, std::source_location>;
+template <class F, class... Args>
+concept NoTask =
+    !CoroutineFunction<F, Args...> && (!Awaitable<F> || std::derived_from<F, AnyFuture>) &&
+    !std::derived_from<F, EventLoop> && !std::convertible_to<const F&, const TaskOptions&>;
+
+template <class T, class Other> Task<T> refuse_after_coroutine() {
+    static_assert(never<Other>,
+                  "options come first: create_task(TaskOptions().name(...), coroutine); arguments "
+                  "come after a function: create_task(function, arguments...)");
+    return {};
+}
+template <class F, class... Args> Task<> refuse_task() {
+    if constexpr (std::derived_from<F, AnyFuture>) {
+        static_assert(never<F>, "a task or future is under way already: co_await it, or pass it "
+                                "to ensure_future() or shield()");
+    } else if constexpr (std::is_invocable_v<std::decay_t<F>&, std::decay_t<Args>&&...>) {
+        static_assert(never<F>, "the function must return a coroutine: []() -> asyncio::Coro<> "
+                                "{ ... }, with a co_await or co_return in it");
+    } else {
+        static_assert(never<F>, "create_task takes a coroutine, another awaitable, or a function "
+                                "and the arguments with which it makes a coroutine; a loop and "
+                                "TaskOptions come first");
+    }
+    return {};
+}
+
 // Throws if none runs: then the coroutine is closed.
 template <class T> EventLoop& running_loop_for(Coro<T>& coroutine) {
     EventLoop* loop = get_running_loop_or_null();
@@ -384,14 +413,6 @@ Task<T> create_task(EventLoop& loop, const TaskOptions& options, Coro<T> corouti
     return detail::make_task(loop, coroutine, created, &options);
 }
 
-// Refused with a sentence.
-template <class T, std::same_as<TaskOptions> Options>
-Task<T> create_task(const Coro<T>&, const Options&) {
-    static_assert(!std::same_as<Options, TaskOptions>,
-                  "options come first: create_task(TaskOptions().name(...), coroutine)");
-    return {};
-}
-
 // Makes a task of any other awaitable: `create_task(asyncio::sleep(1s))`.
 template <class A>
     requires detail::TaskableAwaitable<std::decay_t<A>>
@@ -400,10 +421,31 @@ auto create_task(A&& awaitable, std::source_location created = std::source_locat
     return create_task(detail::await_it<std::decay_t<A>>(std::forward<A>(awaitable)), created);
 }
 
-template <detail::TaskableAwaitable A>
-auto create_task(const TaskOptions& options, A awaitable,
+template <class A>
+    requires detail::TaskableAwaitable<std::decay_t<A>>
+auto create_task(EventLoop& loop, A&& awaitable,
                  std::source_location created = std::source_location::current()) {
-    return create_task(options, detail::await_it(std::move(awaitable)), created);
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A);
+    return create_task(loop, detail::await_it<std::decay_t<A>>(std::forward<A>(awaitable)),
+                       created);
+}
+
+template <class A>
+    requires detail::TaskableAwaitable<std::decay_t<A>>
+auto create_task(const TaskOptions& options, A&& awaitable,
+                 std::source_location created = std::source_location::current()) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A);
+    return create_task(options, detail::await_it<std::decay_t<A>>(std::forward<A>(awaitable)),
+                       created);
+}
+
+template <class A>
+    requires detail::TaskableAwaitable<std::decay_t<A>>
+auto create_task(EventLoop& loop, const TaskOptions& options, A&& awaitable,
+                 std::source_location created = std::source_location::current()) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A);
+    return create_task(loop, options, detail::await_it<std::decay_t<A>>(std::forward<A>(awaitable)),
+                       created);
 }
 
 // Calls function(arguments...), which must return a coroutine, and makes that a task. The callable
@@ -440,6 +482,36 @@ auto create_task(EventLoop& loop, const TaskOptions& options, F&& function, Args
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
     return detail::create_bound_task(loop, &options, std::forward<F>(function),
                                      std::forward<Args>(arguments)...);
+}
+
+// Refused with a sentence.
+template <class T, detail::NoPlace Other, class... Others>
+Task<T> create_task(const Coro<T>&, const Other&, const Others&...) {
+    return detail::refuse_after_coroutine<T, Other>();
+}
+template <class T, detail::NoPlace Other, class... Others>
+Task<T> create_task(EventLoop&, const Coro<T>&, const Other&, const Others&...) {
+    return detail::refuse_after_coroutine<T, Other>();
+}
+template <class F, class... Args>
+    requires detail::NoTask<F, Args...>
+Task<> create_task(const F&, const Args&...) {
+    return detail::refuse_task<F, Args...>();
+}
+template <class F, class... Args>
+    requires detail::NoTask<F, Args...>
+Task<> create_task(EventLoop&, const F&, const Args&...) {
+    return detail::refuse_task<F, Args...>();
+}
+template <class F, class... Args>
+    requires detail::NoTask<F, Args...>
+Task<> create_task(const TaskOptions&, const F&, const Args&...) {
+    return detail::refuse_task<F, Args...>();
+}
+template <class F, class... Args>
+    requires detail::NoTask<F, Args...>
+Task<> create_task(EventLoop&, const TaskOptions&, const F&, const Args&...) {
+    return detail::refuse_task<F, Args...>();
 }
 
 // The task that runs now; not valid() in a callback. Throws RuntimeError if no loop runs.

@@ -75,6 +75,13 @@ Coro<Waited<F>> wait_for_many(std::vector<F> futures, ReturnWhen return_when,
     co_return waited;
 }
 
+// What wait() takes after the range.
+template <class... A> inline constexpr bool is_wait = false;
+template <class When> inline constexpr bool is_wait<When> = std::convertible_to<When, ReturnWhen>;
+template <class When, class Timeout>
+inline constexpr bool is_wait<When, Timeout> =
+    is_wait<When> && std::convertible_to<Timeout, std::optional<Delay>>;
+
 } // namespace detail
 
 // Waits for tasks and futures, in a range: for the first, the first that fails, or all; for no
@@ -86,14 +93,28 @@ template <std::ranges::input_range Range>
 // NOLINTNEXTLINE(cppcoreguidelines-missing-std-forward): its elements are copied
 ASYNCIO_CORO_WRAPPER auto wait(Range&& futures, ReturnWhen return_when = ALL_COMPLETED,
                                std::optional<Delay> timeout = std::nullopt) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(Range);
     using F = std::remove_cvref_t<std::ranges::range_value_t<Range>>;
     static_assert(detail::FutureHandle<F>, "wait() takes a range of tasks or futures: make a task "
                                            "of each coroutine first, by create_task");
-    std::vector<F> all;
     if constexpr (detail::FutureHandle<F>) {
+        std::vector<F> all;
         for (auto&& future : futures) all.push_back(future);
+        return detail::wait_for_many<F>(std::move(all), return_when, timeout);
+    } else {
+        return detail::Refused();
     }
-    return detail::wait_for_many<F>(std::move(all), return_when, timeout);
+}
+
+// Refused with a sentence.
+template <class First, class... Wrong>
+    requires(detail::Startable<First> || (std::ranges::input_range<const First> &&
+                                          sizeof...(Wrong) > 0 && !detail::is_wait<Wrong...>))
+detail::Refused wait(const First&, const Wrong&...) {
+    static_assert(detail::never<First, Wrong...>,
+                  "wait takes a range of tasks or futures, then when to return, then the time "
+                  "limit: wait(tasks, asyncio::ALL_COMPLETED, 2s); gather takes them one by one");
+    return {};
 }
 
 ASYNCIO_END_NAMESPACE
