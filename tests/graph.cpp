@@ -712,7 +712,8 @@ TEST(Graph, may_be_asked_for_while_a_loop_closes) {
         ~AtEnd() { call(); }
     };
     {
-        auto loop = asyncio::new_event_loop();
+        asyncio::testing::VirtualClock clock;
+        auto loop = asyncio::new_event_loop(asyncio::LoopOptions().clock(clock));
         loop->set_exception_handler([&](asyncio::EventLoop&, const auto&) { look(); });
         auto child = [&]() -> Coro<> {
             const AtEnd at_end{look};
@@ -728,7 +729,7 @@ TEST(Graph, may_be_asked_for_while_a_loop_closes) {
             co_await asyncio::task_group(group, body);
         };
         create_task(*loop, running);
-        loop->call_later(0, [&] { loop->stop(); });
+        loop->call_later(1s, [&] { loop->stop(); });
         loop->run_forever();
         look();
         EXPECT_NE(seen.front().find("Awaited by"), std::string::npos);

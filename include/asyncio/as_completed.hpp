@@ -81,11 +81,6 @@ template <class F> Coro<std::optional<F>> next_completed(std::shared_ptr<Complet
     co_return F::of(future.state());
 }
 
-// What as_completed() does not take.
-template <class A>
-concept NotCompleted = Startable<A> || (std::ranges::input_range<const A> &&
-                                        !Startable<std::ranges::range_value_t<const A>>);
-
 } // namespace detail
 
 // What as_completed() gives. Copies mean the same one. If all of them and every next() are gone,
@@ -137,10 +132,8 @@ auto as_completed(Range&& awaitables, std::optional<Delay> timeout = std::nullop
 }
 
 // Refused with a sentence.
-template <class A, class... Wrong>
-    requires detail::NotCompleted<A>
-detail::Refused as_completed(const A&, const Wrong&...) {
-    static_assert(detail::never<A, Wrong...>,
+template <int n = 0> detail::Refused as_completed(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
                   "as_completed takes a range of what can be awaited, such as a std::vector of "
                   "tasks, and the time limit");
     return {};

@@ -39,12 +39,6 @@ template <class A> using StartedType = typename Started<std::remove_cvref_t<A>>:
 template <class A>
 concept Startable = requires { typename StartedType<A>; };
 
-template <class A> Refused refuse_to_start() {
-    static_assert(never<A>, "this takes a coroutine, a task, a future, another awaitable, or a "
-                            "function without arguments that returns a coroutine");
-    return {};
-}
-
 [[noreturn]] ASYNCIO_API void throw_not_of_loop(const FutureBase& future);
 
 // `where` is that of the call, or null if it cannot be had. A coroutine is used up, also if it has
@@ -108,15 +102,12 @@ auto ensure_future(EventLoop& loop, A&& awaitable,
 }
 
 // Refused with a sentence.
-template <class A>
-    requires(!detail::Startable<A>)
-detail::Refused ensure_future(const A&) {
-    return detail::refuse_to_start<A>();
-}
-template <class A>
-    requires(!detail::Startable<A>)
-detail::Refused ensure_future(EventLoop&, const A&) {
-    return detail::refuse_to_start<A>();
+template <int n = 0> detail::Refused ensure_future(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "ensure_future takes a coroutine, a task, a future, another awaitable, or a "
+                  "function without arguments that returns a coroutine; after a loop if one is "
+                  "given");
+    return {};
 }
 
 ASYNCIO_END_NAMESPACE

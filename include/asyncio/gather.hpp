@@ -175,19 +175,6 @@ class GatherVector final : public FutureState<std::vector<Gathered<T, ReturnExce
     std::vector<GatherChild> children_;
 };
 
-// What gather() takes, and what it does not, said of the wrong ones alone.
-template <class A>
-inline constexpr bool is_gathered = Startable<A> || std::same_as<A, ReturnExceptions> || [] {
-    if constexpr (std::ranges::input_range<const A> || std::ranges::input_range<A>) {
-        return Startable<std::ranges::range_value_t<A>>;
-    } else {
-        return std::same_as<A, std::source_location>;
-    }
-}();
-template <class A> void refuse_to_gather() {
-    if constexpr (!is_gathered<A>) refuse_to_start<A>();
-}
-
 [[noreturn]] ASYNCIO_API void throw_different_loop(const FutureBase& future);
 
 template <class A> EventLoop* loop_of(const A& argument) {
@@ -302,10 +289,13 @@ auto gather(ReturnExceptions, Range&& awaitables,
 }
 
 // Refused with a sentence.
-template <class... Wrong>
-    requires(!(detail::is_gathered<Wrong> && ...))
-detail::Refused gather(const Wrong&...) {
-    (detail::refuse_to_gather<Wrong>(), ...);
+template <int n = 0>
+detail::Refused gather(detail::AnyArgument, detail::AnyArgument = 0, detail::AnyArgument = 0,
+                       detail::AnyArgument = 0, detail::AnyArgument = 0, detail::AnyArgument = 0) {
+    static_assert(
+        detail::never<n>,
+        "gather takes coroutines, tasks, futures, other awaitables, and functions without "
+        "arguments that return a coroutine; or one range of such");
     return {};
 }
 

@@ -278,21 +278,20 @@ decltype(auto) run(F&& function, Args&&... arguments) {
 }
 
 // Refused with a sentence.
-template <class T, class Other, class... Others>
-    requires(!std::convertible_to<const Other&, RunOptions>)
-detail::Refused::Anything run(const Coro<T>&, const Other&, const Others&...) {
-    static_assert(detail::never<Other>,
+template <class T>
+detail::Refused::Anything run(const Coro<T>&, detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<sizeof(Task<T>)>,
                   "run takes RunOptions after the coroutine: run(coroutine, "
                   "RunOptions().debug(true)); arguments come after a function: run(function, "
                   "arguments...)");
     return {};
 }
-template <class F, class... Args>
-    requires(detail::NoTask<F, Args...> && !std::convertible_to<const F&, RunOptions>)
-detail::Refused::Anything run(const F&, const Args&...) {
-    static_assert(detail::never<F>,
-                  "run takes a coroutine, another awaitable, or a function and the arguments with "
-                  "which it makes a coroutine; RunOptions come before a function");
+template <int n = 0>
+detail::Refused::Anything run(detail::AnyArgument, detail::AnyArgument = 0,
+                              detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "run takes a coroutine, another awaitable, or a function that returns a "
+                  "coroutine and the arguments for it; RunOptions come before a function");
     return {};
 }
 

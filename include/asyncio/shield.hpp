@@ -99,10 +99,11 @@ shield(A&& awaitable, std::source_location created = std::source_location::curre
 }
 
 // Refused with a sentence.
-template <class A>
-    requires(!detail::Startable<A>)
-detail::Refused shield(const A&) {
-    return detail::refuse_to_start<A>();
+template <int n = 0> detail::Refused shield(detail::AnyArgument) {
+    static_assert(detail::never<n>,
+                  "shield takes a coroutine, a task, a future, another awaitable, or a function "
+                  "without arguments that returns a coroutine");
+    return {};
 }
 
 ASYNCIO_END_NAMESPACE

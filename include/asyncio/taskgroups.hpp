@@ -84,19 +84,20 @@ class ASYNCIO_API TaskGroup final : detail::FutureWatcher {
     }
 
     // Refused with a sentence.
-    template <class T, detail::NoPlace Other, class... Others>
-    Task<T> create_task(const Coro<T>&, const Other&, const Others&...) {
-        return detail::refuse_after_coroutine<T, Other>();
+    template <class T>
+    Task<T> create_task(const Coro<T>&, detail::AnyArgument, detail::AnyArgument = 0) {
+        static_assert(detail::never<sizeof(Task<T>)>,
+                      "options come first: create_task(TaskOptions().name(...), coroutine); "
+                      "arguments come after a function: create_task(function, arguments...)");
+        return {};
     }
-    template <class F, class... Args>
-        requires detail::NoTask<F, Args...>
-    Task<> create_task(const F&, const Args&...) {
-        return detail::refuse_task<F, Args...>();
-    }
-    template <class F, class... Args>
-        requires detail::NoTask<F, Args...>
-    Task<> create_task(const TaskOptions&, const F&, const Args&...) {
-        return detail::refuse_task<F, Args...>();
+    template <int n = 0>
+    Task<> create_task(detail::AnyArgument, detail::AnyArgument = 0, detail::AnyArgument = 0,
+                       detail::AnyArgument = 0) {
+        static_assert(detail::never<n>,
+                      "create_task takes a coroutine, another awaitable, or a function that "
+                      "returns a coroutine and the arguments for it; TaskOptions come first");
+        return {};
     }
 
     TaskGroup(const TaskGroup&) = delete;
@@ -181,13 +182,6 @@ template <class T, class Body> Coro<T> run_task_group(TaskGroup* given, Body bod
     co_return std::move(*result).value();
 }
 
-// What task_group() takes.
-template <class... A> inline constexpr bool is_task_group = false;
-template <class Body> inline constexpr bool is_task_group<Body> = BodyOf<Body, TaskGroup>;
-template <class Group, class Body>
-inline constexpr bool is_task_group<Group, Body> =
-    std::derived_from<Group, TaskGroup> && BodyOf<Body, TaskGroup>;
-
 } // namespace detail
 
 // Runs body(group), which must return a coroutine, inside the task that awaits, waits for the tasks
@@ -211,10 +205,8 @@ ASYNCIO_CORO_WRAPPER Coro<detail::BodyResult<Body, TaskGroup>> task_group(TaskGr
 }
 
 // Refused with a sentence.
-template <class... Wrong>
-    requires(!detail::is_task_group<Wrong...>)
-detail::Refused task_group(const Wrong&...) {
-    static_assert(detail::never<Wrong...>,
+template <int n = 0> detail::Refused task_group(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
                   "task_group takes a body, after a TaskGroup of yours if there is one: a function "
                   "that returns a coroutine, [&](asyncio::TaskGroup& group) -> asyncio::Coro<> { "
                   "... }");

@@ -345,35 +345,6 @@ auto create_bound_task(EventLoop& loop, const TaskOptions* options, F&& function
     });
 }
 
-// What create_task cannot take, so that it says so in a sentence.
-template <class A>
-concept NoPlace = !std::convertible_to<const A&, std::source_location>;
-template <class F, class... Args>
-concept NoTask =
-    !CoroutineFunction<F, Args...> && (!Awaitable<F> || std::derived_from<F, AnyFuture>) &&
-    !std::derived_from<F, EventLoop> && !std::convertible_to<const F&, const TaskOptions&>;
-
-template <class T, class Other> Task<T> refuse_after_coroutine() {
-    static_assert(never<Other>,
-                  "options come first: create_task(TaskOptions().name(...), coroutine); arguments "
-                  "come after a function: create_task(function, arguments...)");
-    return {};
-}
-template <class F, class... Args> Task<> refuse_task() {
-    if constexpr (std::derived_from<F, AnyFuture>) {
-        static_assert(never<F>, "a task or future is under way already: co_await it, or pass it "
-                                "to ensure_future() or shield()");
-    } else if constexpr (std::is_invocable_v<std::decay_t<F>&, std::decay_t<Args>&&...>) {
-        static_assert(never<F>, "the function must return a coroutine: []() -> asyncio::Coro<> "
-                                "{ ... }, with a co_await or co_return in it");
-    } else {
-        static_assert(never<F>, "create_task takes a coroutine, another awaitable, or a function "
-                                "and the arguments with which it makes a coroutine; a loop and "
-                                "TaskOptions come first");
-    }
-    return {};
-}
-
 // Throws if none runs: then the coroutine is closed.
 template <class T> EventLoop& running_loop_for(Coro<T>& coroutine) {
     EventLoop* loop = get_running_loop_or_null();
@@ -485,33 +456,33 @@ auto create_task(EventLoop& loop, const TaskOptions& options, F&& function, Args
 }
 
 // Refused with a sentence.
-template <class T, detail::NoPlace Other, class... Others>
-Task<T> create_task(const Coro<T>&, const Other&, const Others&...) {
-    return detail::refuse_after_coroutine<T, Other>();
+template <class T>
+Task<T> create_task(const Coro<T>&, detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<sizeof(Task<T>)>,
+                  "options come first: create_task(TaskOptions().name(...), coroutine); arguments "
+                  "come after a function: create_task(function, arguments...)");
+    return {};
 }
-template <class T, detail::NoPlace Other, class... Others>
-Task<T> create_task(EventLoop&, const Coro<T>&, const Other&, const Others&...) {
-    return detail::refuse_after_coroutine<T, Other>();
+template <class T>
+Task<T> create_task(EventLoop&, const Coro<T>&, detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<sizeof(Task<T>)>,
+                  "options come first: create_task(loop, TaskOptions().name(...), coroutine); "
+                  "arguments come after a function: create_task(loop, function, arguments...)");
+    return {};
 }
-template <class F, class... Args>
-    requires detail::NoTask<F, Args...>
-Task<> create_task(const F&, const Args&...) {
-    return detail::refuse_task<F, Args...>();
+template <class T> Task<T> create_task(const Future<T>&) {
+    static_assert(detail::never<sizeof(Task<T>)>,
+                  "a task or future is under way already: co_await it, or pass it to "
+                  "ensure_future() or shield()");
+    return {};
 }
-template <class F, class... Args>
-    requires detail::NoTask<F, Args...>
-Task<> create_task(EventLoop&, const F&, const Args&...) {
-    return detail::refuse_task<F, Args...>();
-}
-template <class F, class... Args>
-    requires detail::NoTask<F, Args...>
-Task<> create_task(const TaskOptions&, const F&, const Args&...) {
-    return detail::refuse_task<F, Args...>();
-}
-template <class F, class... Args>
-    requires detail::NoTask<F, Args...>
-Task<> create_task(EventLoop&, const TaskOptions&, const F&, const Args&...) {
-    return detail::refuse_task<F, Args...>();
+template <int n = 0>
+Task<> create_task(detail::AnyArgument, detail::AnyArgument = 0, detail::AnyArgument = 0,
+                   detail::AnyArgument = 0, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "create_task takes a coroutine, another awaitable, or a function that returns a "
+                  "coroutine and the arguments for it; a loop and TaskOptions come first");
+    return {};
 }
 
 // The task that runs now; not valid() in a callback. Throws RuntimeError if no loop runs.

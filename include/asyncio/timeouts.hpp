@@ -182,17 +182,6 @@ Coro<T> wait_for_kept(A kept, std::optional<Delay> delay, Location created) {
     co_return std::move(*result).value();
 }
 
-// What timeout() and wait_for() take.
-template <class When, class... A> inline constexpr bool is_timeout = false;
-template <class When, class Given, class Body>
-inline constexpr bool is_timeout<When, Given, Body> =
-    (std::convertible_to<const Given&, When> || std::same_as<Given, When>) && BodyOf<Body, Timeout>;
-template <class... A> inline constexpr bool is_wait_for = false;
-template <class A, class Given, class... Place>
-inline constexpr bool is_wait_for<A, Given, Place...> =
-    Startable<A> && std::convertible_to<const Given&, std::optional<Delay>> &&
-    (sizeof...(Place) == 0 || (sizeof...(Place) == 1 && !(NoPlace<Place> && ...)));
-
 } // namespace detail
 
 // Runs body(timeout), or body(), which must return a coroutine, inside the task that awaits, and
@@ -242,30 +231,22 @@ wait_for(A&& awaitable, std::optional<Delay> delay,
 }
 
 // Refused with a sentence.
-template <class... Wrong>
-    requires(!detail::is_timeout<std::optional<Delay>, Wrong...> &&
-             !detail::is_timeout<Timeout, Wrong...>)
-detail::Refused timeout(const Wrong&...) {
-    static_assert(detail::never<Wrong...>,
+template <int n = 0> detail::Refused timeout(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
                   "timeout takes the time first, then a body: a function, called with a Timeout& "
                   "or nothing, that returns a coroutine; for a coroutine there is "
                   "wait_for(coroutine, 2s)");
     return {};
 }
-template <class... Wrong>
-    requires(!detail::is_timeout<std::optional<TimePoint>, Wrong...>)
-detail::Refused timeout_at(const Wrong&...) {
-    static_assert(detail::never<Wrong...>,
+template <int n = 0> detail::Refused timeout_at(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
                   "timeout_at takes a time on the loop's clock first, loop.time() + 2s, then a "
                   "body: a function, called with a Timeout& or nothing, that returns a coroutine");
     return {};
 }
-template <class... Wrong>
-    requires(!detail::is_wait_for<Wrong...>)
-detail::Refused wait_for(const Wrong&...) {
-    static_assert(detail::never<Wrong...>,
-                  "wait_for takes what is awaited, then how long, or std::nullopt: "
-                  "wait_for(coroutine, 2s)");
+template <int n = 0> detail::Refused wait_for(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>, "wait_for takes what is awaited, then how long, or "
+                                    "std::nullopt: wait_for(coroutine, 2s)");
     return {};
 }
 

@@ -75,13 +75,6 @@ Coro<Waited<F>> wait_for_many(std::vector<F> futures, ReturnWhen return_when,
     co_return waited;
 }
 
-// What wait() takes after the range.
-template <class... A> inline constexpr bool is_wait = false;
-template <class When> inline constexpr bool is_wait<When> = std::convertible_to<When, ReturnWhen>;
-template <class When, class Timeout>
-inline constexpr bool is_wait<When, Timeout> =
-    is_wait<When> && std::convertible_to<Timeout, std::optional<Delay>>;
-
 } // namespace detail
 
 // Waits for tasks and futures, in a range: for the first, the first that fails, or all; for no
@@ -95,8 +88,8 @@ ASYNCIO_CORO_WRAPPER auto wait(Range&& futures, ReturnWhen return_when = ALL_COM
                                std::optional<Delay> timeout = std::nullopt) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(Range);
     using F = std::remove_cvref_t<std::ranges::range_value_t<Range>>;
-    static_assert(detail::FutureHandle<F>, "wait() takes a range of tasks or futures: make a task "
-                                           "of each coroutine first, by create_task");
+    static_assert(detail::FutureHandle<F>, "wait takes a range of tasks or futures: make a task of "
+                                           "each coroutine first, by create_task");
     if constexpr (detail::FutureHandle<F>) {
         std::vector<F> all;
         for (auto&& future : futures) all.push_back(future);
@@ -107,11 +100,9 @@ ASYNCIO_CORO_WRAPPER auto wait(Range&& futures, ReturnWhen return_when = ALL_COM
 }
 
 // Refused with a sentence.
-template <class First, class... Wrong>
-    requires(detail::Startable<First> || (std::ranges::input_range<const First> &&
-                                          sizeof...(Wrong) > 0 && !detail::is_wait<Wrong...>))
-detail::Refused wait(const First&, const Wrong&...) {
-    static_assert(detail::never<First, Wrong...>,
+template <int n = 0>
+detail::Refused wait(detail::AnyArgument, detail::AnyArgument = 0, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
                   "wait takes a range of tasks or futures, then when to return, then the time "
                   "limit: wait(tasks, asyncio::ALL_COMPLETED, 2s); gather takes them one by one");
     return {};

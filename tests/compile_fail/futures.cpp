@@ -16,19 +16,20 @@
 // CASE_set_result_of_future: compiles
 
 // CASE_options_last: fails only with "options come first: create_task(TaskOptions()"
-// CASE_options_last_with_loop: fails only with "options come first: create_task(TaskOptions()"
+// CASE_options_last_with_loop: fails only with "options come first: create_task(loop, Task"
 // CASE_name_after_coroutine: fails only with "options come first: create_task(TaskOptions()"
-// CASE_argument_after_coroutine: fails only with "create_task(function, arguments...)"
+// CASE_argument_after_coroutine: fails only with "create_task(loop, function, arguments...)"
 // CASE_options_first: compiles
 
-// CASE_task_of_plain_function: fails only with "the function must return a coroutine:"
-// CASE_task_of_plain_function_with_loop: fails only with "the function must return a coroutine:"
+// CASE_task_of_plain_function: fails only with "a function that returns a coroutine"
+// CASE_task_of_plain_function_with_loop: fails only with "a function that returns a coroutine"
 // CASE_task_without_argument: fails only with "create_task takes a coroutine, another awaitable"
 // CASE_task_of_number: fails only with "create_task takes a coroutine, another awaitable"
 // CASE_task_of_number_with_options: fails only with "create_task takes a coroutine, another"
 // CASE_task_with_loop_owner: fails only with "a loop and TaskOptions come first"
 // CASE_task_of_task: fails only with "a task or future is under way already"
 // CASE_task_of_future: fails only with "a task or future is under way already"
+// CASE_task_of_task_with_options: fails only with "create_task takes a coroutine, another"
 // CASE_tasks_right: compiles
 
 // CASE_run_true: fails only with "RunOptions().debug(true)"
@@ -38,6 +39,8 @@
 // CASE_run_number: fails only with "run takes a coroutine, another awaitable, or a"
 // CASE_run_task: fails only with "run takes a coroutine, another awaitable, or a"
 // CASE_run_right: compiles
+
+// CASE_functions_of_yours: compiles
 
 // CASE_over_aligned: fails only with "cannot be aligned to more than 16 bytes"
 // CASE_rvalue_reference: fails only with "a future or task gives a value, an"
@@ -167,7 +170,10 @@ void f(asyncio::EventLoopOwner loop) { asyncio::create_task(loop, work()); }
 void f(Task<> task) { asyncio::create_task(task); }
 #endif
 #ifdef CASE_task_of_future
-void f(Future<int> future) { asyncio::create_task(asyncio::TaskOptions(), future); }
+void f(const Future<int> future) { asyncio::create_task(future); }
+#endif
+#ifdef CASE_task_of_task_with_options
+void f(Task<> task) { asyncio::create_task(asyncio::TaskOptions(), task); }
 #endif
 #ifdef CASE_tasks_right
 asyncio::Coro<int> work(int, const char*);
@@ -225,6 +231,31 @@ int f() {
     asyncio::run(asyncio::sleep(1), options);
     return asyncio::run(work());
 }
+#endif
+
+#ifdef CASE_functions_of_yours // are found beside ours, and fit better than a refusal
+namespace yours {
+asyncio::Coro<int> work();
+Task<int> create_task(Coro<int> coroutine, std::string) {
+    return asyncio::create_task(std::move(coroutine));
+}
+template <class T> T run(Coro<T> coroutine, long) { return asyncio::run(std::move(coroutine)); }
+void wait(Task<int>, double);
+void wait_for(const AnyFuture&, std::string);
+void timeout(Task<int>, long);
+struct Many {
+    Many(std::vector<Task<int>>);
+};
+void gather(Many);
+void f() {
+    const auto task = create_task(work(), "name");
+    run(work(), 1);
+    wait(task, 1);
+    wait_for(task, "text");
+    timeout(task, 1);
+    gather(std::vector{task});
+}
+} // namespace yours
 #endif
 
 struct alignas(32) OverAligned {
