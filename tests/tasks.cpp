@@ -1129,6 +1129,7 @@ TEST(CreateTask, of_another_awaitable) {
 
 // An awaitable that can only be moved.
 struct GivesOwned {
+    explicit GivesOwned(int number) : owned(std::make_unique<int>(number)) {}
     std::unique_ptr<int> owned;
     bool await_ready() const noexcept { return true; }
     void await_suspend(std::coroutine_handle<>) const noexcept {}
@@ -1142,8 +1143,7 @@ TEST(CreateTask, of_another_awaitable_on_a_loop_that_does_not_run_yet) {
     const asyncio::ContextVar<int> variable("variable", 1);
     context.run([&] { variable.set(2); });
     const auto a = create_task(*loop, asyncio::sleep(1, std::string("word")));
-    const auto b = create_task(*loop, TaskOptions().name("b").context(context),
-                               GivesOwned{std::make_unique<int>(42)});
+    const auto b = create_task(*loop, TaskOptions().name("b").context(context), GivesOwned(42));
     EXPECT_EQ(b.get_name(), "b");
     EXPECT_EQ(b.get_context().get(variable), 2);
     EXPECT_FALSE(a.done());

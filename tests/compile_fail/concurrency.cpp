@@ -41,9 +41,9 @@
 // CASE_as_completed_of_numbers: fails only with "as_completed takes a range of what"
 // CASE_as_completed_next_dropped: fails only with "a coroutine does nothing until"
 // CASE_shield_a_number: fails only with "shield takes a coroutine, a task, a future,"
-// CASE_ensure_a_number: fails only with "ensure_future takes a coroutine, a task, a future,"
-// CASE_ensure_a_number_with_loop: fails only with "ensure_future takes a coroutine, a task, a
-// future," CASE_gather_a_number: fails only with "gather takes coroutines, tasks, futures,"
+// CASE_ensure_a_number: fails only with "ensure_future takes a coroutine, a task"
+// CASE_ensure_a_number_with_loop: fails only with "ensure_future takes a coroutine, a task"
+// CASE_gather_a_number: fails only with "gather takes coroutines, tasks, futures,"
 // CASE_gather_a_number_for_results: fails only with "gather takes coroutines, tasks, futures,"
 // CASE_gather_numbers: fails only with "gather takes coroutines, tasks, futures,"
 // CASE_futures_right: compiles
