@@ -211,8 +211,12 @@ void ThreadSafeState::discard() noexcept {
 void ThreadSafeState::cancel() noexcept {
     int expected = waiting;
     if (stage_.compare_exchange_strong(expected, called_off, std::memory_order_acq_rel)) return;
-    if (expected != running || get_running_loop_or_null() == loop_) return;
-    stage_.wait(running, std::memory_order_acquire);
+    wait_for_its_end();
+}
+
+void ThreadSafeState::wait_for_its_end() const noexcept {
+    if (stage_.load(std::memory_order_acquire) != running) return;
+    if (get_running_loop_or_null() != loop_) stage_.wait(running, std::memory_order_acquire);
 }
 
 void CloseLoop::operator()(EventLoop* loop) const noexcept {
@@ -542,6 +546,7 @@ Handle EventLoop::schedule_soon(detail::HandleState* state) {
     Handle handle(state);
     throw_if_closed(); // again: copying the callable is code of the user's
     state->retain();
+    take_what_came_before();
     core_.ready.push(*state);
     return handle;
 }
@@ -585,6 +590,7 @@ ThreadSafeHandle EventLoop::schedule_threadsafe(detail::ThreadSafeState* state) 
 bool EventLoop::enter_from_any_thread(detail::Runnable& node) noexcept {
     // On its own thread the loop is not asleep, and the order among call_soon and this is kept.
     if (running_loop == this) {
+        take_what_came_before();
         core_.ready.push(node);
         return true;
     }

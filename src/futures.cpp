@@ -2,6 +2,7 @@
 #include <asyncio/futures.hpp>
 
 #include "guarded.hpp"
+#include "is_a.hpp"
 
 #include <vector>
 
@@ -56,7 +57,11 @@ void FutureBase::throw_if_done() const {
 }
 
 bool FutureBase::cancel(const std::string& message) {
-    if (done() || (flags_ & being_set_flag) != 0) return false;
+    if (done()) {
+        static_cast<void>(retrieve()); // who cancels it wants to hear nothing of it
+        return false;
+    }
+    if ((flags_ & being_set_flag) != 0) return false;
     finish_with_exception(std::make_exception_ptr(CancelledError(message)), cancelled_state);
     return true;
 }
@@ -165,11 +170,13 @@ void TaskWaiter::throw_failure() { std::rethrow_exception(take_failure()); }
 
 std::exception_ptr TaskWaiter::take_failure() {
     if (task_ != nullptr && task_->cancel_due()) {
-        if (future_->state() == FutureBase::cancelled_state) {
-            task_->forget_cancel();
-            return future_->retrieve();
+        if (future_->done()) {
+            const std::exception_ptr& exception = future_->retrieve();
+            if (is_a<CancelledError>(exception)) { // also that of a gather, which fails with it
+                task_->forget_cancel();
+                return exception;
+            }
         }
-        if (future_->done()) static_cast<void>(future_->retrieve());
         return task_->take_cancelled();
     }
     if (future_->done()) return future_->retrieve();

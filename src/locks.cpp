@@ -160,7 +160,7 @@ void Condition::notify_any(std::size_t count) noexcept {
 }
 
 Barrier::Barrier(std::ptrdiff_t parties) : parties_(parties) {
-    if (parties < 1) throw ValueError("parties must be > 0");
+    if (parties < 1) throw ValueError("parties must be >= 1");
 }
 
 Coro<std::ptrdiff_t> Barrier::wait() {

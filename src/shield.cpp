@@ -3,21 +3,6 @@
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
-namespace {
-
-// Added to an inner future whose outer one was cancelled.
-void report_failure(const AnyFuture& inner) {
-    FutureBase& future = inner.state();
-    if (future.state() != FutureBase::failed) return;
-    const std::exception_ptr& exception = future.retrieve();
-    future.loop().call_exception_handler({
-        .message = "exception in shielded future: nobody waits for it any more",
-        .exception = exception,
-        .details = {{"future", future.describe()}},
-    });
-}
-
-} // namespace
 
 Shield::Shield(FutureBase& outer, FutureBase& inner) noexcept : outer_(outer), inner_(inner) {
     inner.retain();
@@ -65,42 +50,37 @@ void Shield::Outer::discard() noexcept { shield.outer_.release(); }
 
 void Shield::inner_done() {
     if (outer_.state() == FutureBase::cancelled_state) return;
-    switch (inner_.state()) {
-    case FutureBase::cancelled_state:
+    if (inner_.state() == FutureBase::cancelled_state) {
         outer_.cancel({});
         return;
-    case FutureBase::failed:
-        outer_.set_exception(inner_.retrieve());
-        return;
-    default:
-        break;
     }
-    try {
-        copy_value(inner_);
-    } catch (...) { // copying it threw
-        outer_.set_exception(std::current_exception());
+    const std::exception_ptr failure = inner_.retrieve();
+    if (outer_.done()) {
+        outer_.loop().report([] {
+            return ExceptionContext{
+                .message = "Exception in callback: somebody else has set the result of a shield()",
+                .exception = std::make_exception_ptr(
+                    InvalidStateError("invalid state: the future has its result already, and takes "
+                                      "no other")),
+            };
+        });
+    } else if (failure != nullptr) {
+        outer_.set_exception(failure);
+    } else {
+        try {
+            copy_value(inner_);
+        } catch (...) { // copying it threw
+            outer_.set_exception(std::current_exception());
+        }
     }
 }
 
+// If it fails now, that is told as of any future: when it goes, unless somebody has looked.
 void Shield::outer_done() {
     if (inner_.done() || !watching_) return;
     watching_ = false;
     inner_.remove_waiter(inner_waiter_);
     if (inner_.is_task()) outer_.release();
-    // Once, however many shields were cancelled.
-    const AnyFuture inner = AnyFuture::of(inner_);
-    try {
-        inner.remove_done_callback(&report_failure);
-        inner.add_done_callback(&report_failure);
-    } catch (...) {
-        inner_.loop().report([] {
-            return ExceptionContext{
-                .message = "no memory to watch a shielded future: if it fails, that is told when "
-                           "it is destroyed",
-                .exception = std::current_exception(),
-            };
-        });
-    }
 }
 
 } // namespace detail

@@ -176,7 +176,7 @@ void TaskBase::finish_without_value() {
 }
 
 bool TaskBase::cancel(const std::string& message) {
-    if (done()) return false;
+    if (done()) return FutureBase::cancel(message);
     // A task that waits for a task passes the cancel on, and so forth: a loop, since the chain may
     // be long, and may be closed to a ring.
     struct Marks {

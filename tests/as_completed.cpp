@@ -119,8 +119,9 @@ TEST(AsCompleted, serves_several_who_wait) {
                   getters[0].cancel();
                   co_await asyncio::wait(getters);
                   co_await getter(log, ended, "3");
+                  co_await getter(log, ended, "4");
               }),
-              (Trace{"3 1 cancelled", "8 2 a", "10 3 stop"}));
+              (Trace{"3 1 cancelled", "8 2 a", "14 3 c", "14 4 stop"}));
 }
 
 TEST(AsCompleted, passes_a_wake_on_when_who_got_it_is_cancelled) {
@@ -143,6 +144,52 @@ TEST(AsCompleted, passes_a_wake_on_when_who_got_it_is_cancelled) {
         const int value = co_await second;
         EXPECT_EQ(value, 5);
     });
+}
+
+// Asked again, it gives all of them: a cancel of the one who waited is not counted.
+TEST(AsCompleted, loses_nothing_when_who_waits_is_cancelled) {
+    in_virtual_time([]() -> Coro<> {
+        std::vector<asyncio::Future<int>> futures(2);
+        for (auto& future : futures) future = asyncio::create_future<int>();
+        auto ended = as_completed(futures);
+        auto waiting = create_task(ended.next());
+        co_await sleep(0);
+        waiting.cancel();
+        const auto lost = co_await as_result(waiting);
+        EXPECT_TRUE(lost.failed_with<CancelledError>());
+        futures[1].set_result(1);
+        futures[0].set_result(0);
+        std::vector<int> values;
+        while (auto future = co_await ended.next()) values.push_back(future->result());
+        EXPECT_EQ(values, (std::vector<int>{1, 0}));
+    });
+}
+
+TEST(AsCompleted, gives_the_tasks_that_it_was_given_and_others_for_coroutines) {
+    in_virtual_time([]() -> Coro<> {
+        std::vector<asyncio::Task<std::string>> tasks;
+        for (const char* name : {"a", "b"}) tasks.push_back(create_task(nap(0, name)));
+        auto ended = as_completed(tasks);
+        int same = 0;
+        while (auto task = co_await ended.next()) same += *task == tasks[0] || *task == tasks[1];
+        EXPECT_EQ(same, 2);
+        std::vector<Coro<std::string>> coroutines;
+        for (const char* name : {"c", "d"}) coroutines.push_back(nap(0, name));
+        auto others = as_completed(std::move(coroutines));
+        std::string names;
+        while (auto task = co_await others.next()) {
+            names += task->result();
+            co_await sleep(0); // it goes on where it was
+        }
+        EXPECT_EQ(names, "cd");
+    });
+}
+
+TEST(AsCompleted, of_coroutines_needs_a_running_loop) {
+    std::vector<Coro<std::string>> coroutines;
+    coroutines.push_back(nap(0, "a"));
+    EXPECT_EQ(thrown_by([&] { return as_completed(coroutines); }).substr(0, 12), "RuntimeError");
+    coroutines.front().close();
 }
 
 TEST(AsCompleted, can_be_dropped_and_is_over_at_once_without_tasks) {

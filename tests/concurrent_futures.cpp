@@ -119,6 +119,25 @@ TEST(ConcurrentFutureThread, gives_exceptions_to_another_thread) {
     EXPECT_TRUE(cancelled.cancelled());
 }
 
+TEST(ConcurrentFutureThread, gives_what_the_task_factory_throws_to_both_threads) {
+    Reports reports;
+    LoopThread other;
+    other.loop().call_soon_threadsafe([&] {
+        reports.watch(other.loop());
+        asyncio::set_task_factory(
+            other.loop(),
+            [](EventLoop&, asyncio::NewTask&, asyncio::TaskOptions) -> asyncio::AnyTask {
+                throw ValueError("no task");
+            });
+    });
+    const auto future = run_coroutine_threadsafe(give(1), other.loop());
+    EXPECT_EQ(thrown_by([&] { return future.result(); }), "ValueError: no task");
+    other.end();
+    EXPECT_EQ(reports.count(), 1U) << reports.text();
+    EXPECT_EQ(text_of(reports.all.at(0).exception), "ValueError: no task");
+    asyncio::set_task_factory(other.loop(), nullptr);
+}
+
 TEST(ConcurrentFutureThread, waits_no_longer_than_the_timeout_and_leaves_the_task_alone) {
     LoopThread other;
     std::atomic<bool> go = false;

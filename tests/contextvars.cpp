@@ -231,6 +231,35 @@ TEST(ContextVars, go_along_with_call_soon_threadsafe_from_a_thread) {
     asyncio::run(main());
 }
 
+TEST(ContextVars, of_many_tasks_are_not_mixed) {
+    asyncio::testing::VirtualClock clock;
+    const auto sets = [](int number) -> Coro<> {
+        for (int i = 0; i < 10; ++i) {
+            without_default.set(number + i);
+            co_await asyncio::sleep((number * 7 + i * 3) % 5); // they take turns
+            EXPECT_EQ(without_default.get(), number + i);
+        }
+    };
+    const auto main = [&]() -> Coro<> {
+        std::vector<Coro<>> many;
+        for (int i = 0; i < 100; ++i) many.push_back(sets(i % 10));
+        co_await asyncio::gather(many);
+        // Nor with those of the callbacks of what a task waits for.
+        for (int i = 0; i < 2; ++i) {
+            auto future = asyncio::create_future();
+            future.add_done_callback([] { without_default.set(1000); });
+            without_default.set(i);
+            get_running_loop().call_soon([&] { future.set_result(); });
+            co_await future;
+            EXPECT_EQ(without_default.get(), i);
+            co_await asyncio::sleep(1);
+            EXPECT_EQ(without_default.get(), i);
+        }
+    };
+    asyncio::run(main(), asyncio::RunOptions().clock(clock));
+    EXPECT_EQ(without_default.get(-1), -1);
+}
+
 TEST(ContextVars, live_no_longer_than_the_contexts_that_hold_them) {
     ContextVar<std::shared_ptr<int>> shared("shared");
     std::weak_ptr<int> watch;

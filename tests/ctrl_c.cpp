@@ -233,6 +233,38 @@ TEST(CtrlC, is_no_keyboard_interrupt_if_somebody_else_has_cancelled_main_too) {
               "CancelledError");
 }
 
+TEST(CtrlC, cancels_a_main_that_only_ever_yields_and_counts_a_cancelled_error_of_its_own) {
+    EXPECT_EQ(outcome_of_one_interrupt([](const Parent& parent) -> Coro<> {
+                  parent.tell("ready");
+                  bool cancelled = false;
+                  while (!cancelled) {
+                      const auto turn = co_await asyncio::as_result(asyncio::sleep(0));
+                      cancelled = turn.failed_with<asyncio::CancelledError>();
+                  }
+                  throw asyncio::CancelledError();
+              }),
+              "KeyboardInterrupt");
+}
+
+TEST(CtrlC, cancels_the_future_that_main_waits_for) {
+    Process child([](Parent& parent) {
+        Runner runner;
+        const auto future = asyncio::create_future(runner.get_loop());
+        const auto main = [&]() -> Coro<> {
+            parent.tell("ready");
+            const auto waited = co_await asyncio::as_result(future);
+            if (waited.failed_with<asyncio::CancelledError>()) throw asyncio::CancelledError();
+        };
+        parent.tell(outcome_of([&] { runner.run(main()); }));
+        parent.tell(future.cancelled() ? "cancelled" : "pending");
+        return 0;
+    });
+    EXPECT_EQ(child.line(), "ready");
+    child.interrupt();
+    EXPECT_EQ(child.rest(), "KeyboardInterrupt cancelled");
+    EXPECT_EQ(child.wait(), "exited with 0");
+}
+
 TEST(CtrlC, that_comes_while_main_takes_its_only_step_is_not_lost) {
     Process child([](Parent& parent) {
         const auto main = [](bool fails) -> Coro<> {

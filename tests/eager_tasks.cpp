@@ -3,6 +3,7 @@
 #include <asyncio/asyncio.hpp>
 #include <asyncio/testing/virtual_time.hpp>
 
+#include "support/in_virtual_time.hpp"
 #include "support/reports.hpp"
 
 #include <gtest/gtest.h>
@@ -253,6 +254,112 @@ TEST(EagerTasks, keep_their_callable_until_they_end) {
         EXPECT_EQ(co_await create_task(get_running_loop(), eagerly(), at_once, 5), 5);
     };
     asyncio::run(main());
+}
+
+TEST(EagerTasks, can_set_what_their_maker_waits_for_and_be_cancelled_too_late) {
+    const auto main = []() -> Coro<> {
+        auto future = asyncio::create_future<std::string>();
+        const auto set = [&]() -> Coro<> {
+            future.set_result("set");
+            co_return;
+        };
+        auto task = create_task(eagerly(), set());
+        EXPECT_TRUE(task.done());
+        const std::string text = co_await future;
+        EXPECT_EQ(text, "set");
+        auto quick = create_task(eagerly(), at_once(1));
+        EXPECT_FALSE(quick.cancel());
+        const int one = co_await quick;
+        EXPECT_EQ(one, 1);
+        EXPECT_FALSE(quick.cancelled());
+        const auto waits = []() -> Coro<> { co_await asyncio::sleep(1000); };
+        auto slow = create_task(eagerly(), waits());
+        EXPECT_TRUE(slow.cancel("a message"));
+        EXPECT_EQ(slow.cancelling(), 1U);
+        const auto result = co_await asyncio::as_result(slow);
+        EXPECT_EQ(asyncio_test::text_of(result.exception()), "CancelledError: a message");
+    };
+    asyncio::run(main());
+}
+
+TEST(EagerTasks, are_among_all_tasks_while_they_are_not_done) {
+    const auto main = []() -> Coro<> {
+        const auto has = [](const AnyTask& task) {
+            const auto all = asyncio::all_tasks();
+            return std::find(all.begin(), all.end(), task) != all.end();
+        };
+        bool seen = false;
+        const auto looks = [&](asyncio::Future<>* until) -> Coro<> {
+            seen = has(asyncio::current_task());
+            if (until != nullptr) co_await *until;
+        };
+        auto quick = create_task(eagerly(), looks(nullptr));
+        EXPECT_TRUE(seen);
+        EXPECT_FALSE(has(quick));
+        seen = false;
+        auto future = asyncio::create_future();
+        auto slow = create_task(eagerly(), looks(&future));
+        EXPECT_TRUE(seen);
+        EXPECT_TRUE(has(slow));
+        future.set_result();
+        co_await slow;
+        EXPECT_FALSE(has(slow));
+    };
+    asyncio::run(main());
+}
+
+namespace {
+
+Coro<int> chain(int depth) {
+    if (depth == 0) co_return 0;
+    const int below = co_await chain(depth - 1);
+    co_return below + 1;
+}
+Coro<> groups_of_groups(int depth) {
+    if (depth == 0) co_return;
+    co_await asyncio::task_group([&](asyncio::TaskGroup& group) -> Coro<> {
+        for (int i = 0; i < 5; ++i) group.create_task(groups_of_groups(depth - 1));
+        co_return;
+    });
+}
+Coro<> gathers_of_gathers(int depth) {
+    if (depth == 0) co_return;
+    std::vector<Coro<>> children;
+    for (int i = 0; i < 5; ++i) children.push_back(gathers_of_gathers(depth - 1));
+    co_await asyncio::gather(children);
+}
+
+} // namespace
+
+TEST(TaskFactories, are_asked_for_each_task_and_for_no_coroutine_that_is_awaited) {
+    for (const bool eager : {false, true}) {
+        const auto loop = asyncio::new_event_loop();
+        int made = 0;
+        int done_at_once = 0;
+        asyncio::set_task_factory(*loop, [&](EventLoop& its, NewTask& task, TaskOptions options) {
+            ++made;
+            AnyTask result = eager ? asyncio::eager_task_factory(its, task, std::move(options))
+                                   : task(std::move(options));
+            done_at_once += result.done();
+            return result;
+        });
+        EXPECT_EQ(asyncio::run_until_complete(*loop, chain(100)), 100);
+        EXPECT_EQ(made, 1);
+        for (Coro<> (*program)(int) : {&groups_of_groups, &gathers_of_gathers}) {
+            made = 0;
+            done_at_once = 0;
+            asyncio::run_until_complete(*loop, program(4));
+            EXPECT_EQ(made, 1 + 5 + 25 + 125 + 625);
+            // The first one, before the loop runs, is none of them; the leaves of a group are.
+            if (!eager) {
+                EXPECT_EQ(done_at_once, 0);
+            } else if (program == &groups_of_groups) {
+                EXPECT_EQ(done_at_once, 625);
+            } else {
+                EXPECT_EQ(done_at_once, made - 1);
+            }
+        }
+    }
 }
 
 TEST(TaskFactories, make_the_tasks_of_a_loop) {

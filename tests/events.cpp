@@ -703,6 +703,13 @@ TEST_F(EventsTimers, a_negative_delay_comes_before_a_delay_of_zero) {
     EXPECT_EQ(log, (Log{"negative", "zero"}));
 }
 
+TEST_F(EventsTimers, negative_delays_come_in_the_order_of_their_deadlines) {
+    loop.call_later(-1, say("one"));
+    loop.call_later(-2, say("two"));
+    one_turn();
+    EXPECT_EQ(log, (Log{"two", "one"}));
+}
+
 TEST_F(EventsTimers, a_delay_that_is_not_a_number_is_a_value_error) {
     EXPECT_THROW(loop.call_later(std::nan(""), say("no")), ValueError);
 }
@@ -1135,6 +1142,22 @@ TEST_F(EventsHandlers, a_custom_one_gets_the_loop_and_the_context) {
     loop.call_exception_handler({.message = "something happened"});
     EXPECT_EQ(given, &loop);
     EXPECT_EQ(log, (Log{"something happened"}));
+}
+
+TEST_F(EventsHandlers, a_custom_one_is_told_of_callbacks_until_it_is_taken_away) {
+    loop.set_exception_handler([&](EventLoop&, const ExceptionContext& context) {
+        log.push_back(context.message.substr(0, 21));
+        EXPECT_NE(context.exception, nullptr);
+    });
+    loop.call_soon([] { throw std::runtime_error("first"); });
+    one_turn();
+    EXPECT_EQ(log, (Log{"Exception in callback"}));
+    loop.set_exception_handler(nullptr);
+    loop.call_soon([] { throw std::runtime_error("second"); });
+    testing::internal::CaptureStderr();
+    one_turn();
+    EXPECT_TRUE(has(testing::internal::GetCapturedStderr(), "std::runtime_error: second"));
+    EXPECT_EQ(log, (Log{"Exception in callback"}));
 }
 
 TEST_F(EventsHandlers, what_a_handler_throws_goes_to_the_default_one_with_what_it_was_told) {

@@ -465,7 +465,84 @@ TEST(Gather, nested_gathers_nest_results_failures_and_cancels) {
     });
 }
 
+TEST(Gather, ends_with_its_last_child_and_hears_of_none_after_a_failure) {
+    auto loop = new_event_loop();
+    Reports reports(*loop);
+    const auto turn = [&] {
+        loop->stop();
+        loop->run_forever();
+    };
+    {
+        std::vector<Future<int>> futures;
+        for (int i = 0; i < 5; ++i) futures.push_back(create_future<int>(*loop));
+        auto all = gather(futures);
+        int called = 0;
+        all.add_done_callback([&] { ++called; });
+        futures[1].set_result(1);
+        futures[0].set_result(2);
+        turn();
+        turn();
+        EXPECT_FALSE(all.done());
+        futures[2].set_exception(asyncio::ValueError("first"));
+        turn();
+        turn();
+        EXPECT_EQ(called, 1);
+        EXPECT_EQ(text_of(all.exception()), "ValueError: first");
+        // Too late for it.
+        futures[3].cancel();
+        futures[4].set_exception(asyncio::ValueError("late"));
+        turn();
+        turn();
+        EXPECT_EQ(called, 1);
+        EXPECT_EQ(text_of(all.exception()), "ValueError: first");
+    }
+    EXPECT_EQ(reports.count(), 0U) << reports.text();
+    loop->set_exception_handler(nullptr);
+}
+
+TEST(Gather, with_return_exceptions_takes_cancelled_children_for_results) {
+    in_virtual_time([]() -> Coro<> {
+        std::vector<Future<int>> futures;
+        for (int i = 0; i < 6; ++i) futures.push_back(create_future<int>());
+        auto all = gather(return_exceptions, futures);
+        futures[0].set_result(1);
+        futures[1].set_exception(asyncio::ValueError("one"));
+        futures[2].cancel("two");
+        co_await sleep(0);
+        co_await sleep(0);
+        EXPECT_FALSE(all.done());
+        futures[3].set_result(3);
+        futures[4].cancel();
+        futures[5].set_exception(asyncio::ValueError("five"));
+        const auto results = co_await all;
+        EXPECT_EQ(results[0].value(), 1);
+        EXPECT_EQ(text_of(results[1].exception()), "ValueError: one");
+        EXPECT_EQ(text_of(results[2].exception()), "CancelledError: two");
+        EXPECT_EQ(results[3].value(), 3);
+        EXPECT_EQ(text_of(results[4].exception()), "CancelledError: ");
+        EXPECT_EQ(text_of(results[5].exception()), "ValueError: five");
+        EXPECT_FALSE(all.cancelled());
+    });
+}
+
 // --- dropped ---
+
+// Its own CancelledError is not replaced by that of the second cancel.
+TEST(Gather, that_failed_with_a_cancel_gives_that_to_a_task_that_is_cancelled_again) {
+    in_virtual_time([]() -> Coro<> {
+        Task<> child;
+        auto task = create_task([&]() -> Coro<> {
+            child = create_task([]() -> Coro<> { co_await sleep(5s); });
+            co_await gather(child);
+        });
+        co_await sleep(1s);
+        child.cancel("first");
+        co_await sleep(0); // the child ends, and its gather hears of it in the next turn
+        task.cancel("second");
+        const auto result = co_await as_result(task);
+        EXPECT_EQ(text_of(result.exception()), "CancelledError: first");
+    });
+}
 
 TEST(Gather, children_of_a_dropped_gather_run_on) {
     in_virtual_time([]() -> Coro<> {

@@ -306,6 +306,39 @@ TEST(Generators, that_are_left_are_closed_by_run) {
     kept.clear();
 }
 
+TEST(Generators, are_closed_by_run_also_when_main_and_the_task_that_used_them_fail) {
+    Log log;
+    Reports reports;
+    std::optional<AsyncGenerator<int>> kept;
+    const auto endless = [](Log& to) -> AsyncGenerator<int> {
+        const OnExit finally{to, "closed"};
+        for (;;) {
+            co_yield 1;
+            co_await asyncio::sleep(1s);
+        }
+    };
+    const auto main = [&]() -> Coro<> {
+        reports.watch(asyncio::get_running_loop());
+        create_task([&]() -> Coro<> {
+            kept = endless(log);
+            bool cancelled = false;
+            try {
+                while (co_await kept->next()) {
+                }
+            } catch (const asyncio::CancelledError&) {
+                cancelled = true;
+            }
+            if (cancelled) throw asyncio::ValueError("clean-up");
+        });
+        co_await asyncio::sleep(0);
+        throw asyncio::LookupError("main");
+    };
+    EXPECT_THROW(in_virtual_time(main), asyncio::LookupError);
+    EXPECT_EQ(log, Log{"closed"});
+    EXPECT_EQ(reports.count("unhandled exception during asyncio::run() shutdown"), 1U);
+    EXPECT_EQ(reports.count(), 1U) << reports.text();
+}
+
 TEST(Generators, outlive_their_loop) {
     Log log;
     std::optional<AsyncGenerator<int>> kept;

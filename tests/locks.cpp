@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The traces are those of CPython 3.13; see random_locks.cpp for many more.
+// The traces are those of CPython 3.13; see conformance/ for many more.
 #include <asyncio/asyncio.hpp>
 #include <asyncio/testing/cancel_everywhere.hpp>
 
@@ -741,7 +741,7 @@ TEST(BoundedSemaphore, refuses_to_be_released_too_often) {
 // --- Barrier ---
 
 TEST(Barrier, refuses_to_be_for_nobody) {
-    EXPECT_EQ(thrown_by([] { return Barrier(0).parties(); }), "ValueError: parties must be > 0");
+    EXPECT_EQ(thrown_by([] { return Barrier(0).parties(); }), "ValueError: parties must be >= 1");
 }
 
 TEST(Barrier, lets_go_all_at_once_and_numbers_them) {

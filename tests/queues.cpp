@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The traces are those of CPython 3.13; see random_locks.cpp for many more.
+// The traces are those of CPython 3.13; see conformance/ for many more.
 #include <asyncio/asyncio.hpp>
 #include <asyncio/testing/cancel_everywhere.hpp>
 
@@ -417,6 +417,295 @@ TEST(Queue, waited_for_when_the_loop_closes_is_left_alone) {
     EXPECT_EQ(token.use_count(), 1);
     EXPECT_EQ(reports.count("Task was destroyed but it is pending!"), 2U);
     EXPECT_TRUE(queue->empty());
+}
+
+TEST(Queue, a_putter_goes_on_in_the_turn_after_that_in_which_there_is_room) {
+    in_virtual_time([]() -> Coro<> {
+        Queue<int> queue(2);
+        int put = 0;
+        const auto puts = [&]() -> Coro<> {
+            for (int i = 0; i < 3; ++i) {
+                co_await queue.put(i);
+                ++put;
+            }
+        };
+        auto task = create_task(puts());
+        co_await sleep(0);
+        co_await sleep(0);
+        EXPECT_EQ(put, 2);
+        const int first = co_await queue.get();
+        EXPECT_EQ(first, 0);
+        co_await sleep(0);
+        EXPECT_EQ(put, 3);
+        EXPECT_EQ(queue.get_nowait(), 1);
+        EXPECT_EQ(queue.get_nowait(), 2);
+        EXPECT_TRUE(task.done());
+    });
+}
+
+TEST(Queue, lets_items_go_by_timers_and_callbacks_too) {
+    in_virtual_time([]() -> Coro<> {
+        auto& loop = asyncio::get_running_loop();
+        Queue<int> queue(1);
+        loop.call_later(1s, [&] { queue.put_nowait(1); });
+        int item = co_await queue.get();
+        EXPECT_EQ(item, 1);
+        loop.call_later(1s, [&] { queue.get_nowait(); });
+        co_await queue.put(2);
+        co_await queue.put(3);
+        item = co_await queue.get();
+        EXPECT_EQ(item, 3);
+        // Two putters that have not come to it yet when the item is asked for.
+        auto a = create_task(queue.put(4));
+        auto b = create_task(queue.put(5));
+        item = co_await queue.get();
+        EXPECT_EQ(item, 4);
+        item = co_await queue.get();
+        EXPECT_EQ(item, 5);
+        co_await gather(a, b);
+    });
+}
+
+TEST(Queue, a_getter_that_was_cancelled_before_does_not_keep_the_item_from_the_next) {
+    in_virtual_time([]() -> Coro<> {
+        Queue<std::string> queue;
+        auto a = create_task(queue.get());
+        auto b = create_task(queue.get());
+        co_await sleep(0);
+        a.cancel();
+        co_await sleep(0);
+        EXPECT_TRUE(a.done());
+        co_await queue.put("a");
+        co_await sleep(0);
+        EXPECT_TRUE(b.done());
+        const std::string item = co_await b;
+        EXPECT_EQ(item, "a");
+        const auto late = co_await as_result(asyncio::wait_for(queue.get(), 1s));
+        EXPECT_TRUE(late.failed_with<asyncio::TimeoutError>());
+        queue.put_nowait("b"); // there is nobody
+        EXPECT_EQ(queue.get_nowait(), "b");
+    });
+}
+
+TEST(Queue, gives_the_items_of_a_cancelled_getter_to_it_or_others_when_they_ask) {
+    in_virtual_time([]() -> Coro<> {
+        Queue<int> queue;
+        auto reader = create_task(queue.get());
+        co_await sleep(0);
+        queue.put_nowait(1);
+        queue.put_nowait(2);
+        reader.cancel();
+        const auto cancelled = co_await as_result(reader);
+        EXPECT_TRUE(cancelled.failed_with<asyncio::CancelledError>());
+        int item = co_await queue.get(); // 2 would mean that 1 is lost
+        EXPECT_EQ(item, 1);
+        EXPECT_EQ(queue.get_nowait(), 2);
+
+        std::vector<asyncio::Task<int>> readers;
+        for (int i = 0; i < 3; ++i) readers.push_back(create_task(queue.get()));
+        co_await sleep(0);
+        queue.put_nowait(1);
+        queue.put_nowait(2);
+        readers[0].cancel();
+        const auto first = co_await as_result(readers[0]);
+        EXPECT_TRUE(first.failed_with<asyncio::CancelledError>());
+        item = co_await readers[1];
+        item += co_await readers[2];
+        EXPECT_EQ(item, 3);
+    });
+}
+
+TEST(Queue, a_putter_that_is_cancelled_when_there_is_room_has_put_nothing) {
+    in_virtual_time([]() -> Coro<> {
+        Queue<int> queue(1);
+        queue.put_nowait(1);
+        auto writer = create_task(queue.put(2));
+        co_await sleep(0);
+        EXPECT_EQ(queue.get_nowait(), 1);
+        writer.cancel();
+        const auto cancelled = co_await as_result(writer);
+        EXPECT_TRUE(cancelled.failed_with<asyncio::CancelledError>());
+        EXPECT_TRUE(queue.empty());
+        co_await queue.put(2);
+        EXPECT_EQ(queue.get_nowait(), 2);
+        EXPECT_EQ(queue.qsize(), 0U);
+    });
+}
+
+TEST(Queue, a_putter_that_is_cancelled_does_not_hinder_those_around_it) {
+    in_virtual_time([]() -> Coro<> {
+        Queue<std::string> queue(1);
+        auto a = create_task(queue.put("a"));
+        auto b = create_task(queue.put("b"));
+        auto c = create_task(queue.put("c"));
+        co_await sleep(0);
+        EXPECT_TRUE(a.done());
+        EXPECT_FALSE(b.done());
+        c.cancel();
+        co_await sleep(0);
+        EXPECT_TRUE(c.done());
+        EXPECT_EQ(queue.get_nowait(), "a");
+        co_await sleep(0);
+        EXPECT_EQ(queue.get_nowait(), "b");
+        co_await b;
+    });
+}
+
+TEST(Queue, wakes_as_many_putters_as_places_are_made_at_once) {
+    in_virtual_time([]() -> Coro<> {
+        Queue<int> queue(2);
+        const auto empties = [&]() -> Coro<> {
+            co_await sleep(0);
+            while (!queue.empty()) queue.get_nowait();
+        };
+        const auto all = [&]() -> Coro<> {
+            co_await gather(empties(), queue.put(0), queue.put(1), queue.put(2), queue.put(3));
+        };
+        co_await asyncio::wait_for(all(), 1s);
+        EXPECT_EQ(queue.qsize(), 2U);
+        // And one place after the other is enough.
+        Queue<int> narrow(1);
+        const auto gets = [&]() -> Coro<> {
+            for (int i = 0; i < 5; ++i) {
+                const int item = co_await narrow.get();
+                EXPECT_EQ(item, i);
+            }
+        };
+        const auto puts = [&]() -> Coro<> {
+            for (int i = 0; i < 5; ++i) co_await narrow.put(i);
+        };
+        co_await asyncio::wait_for(gather(puts(), gets()), 1s);
+    });
+}
+
+namespace {
+
+// The rules of join and shutdown, which are those of all three kinds.
+template <class Q> Coro<> joins(Q& queue) {
+    EXPECT_EQ(thrown_by([&] {
+                  queue.task_done();
+                  return 0;
+              }).substr(0, 10),
+              "ValueError");
+    co_await queue.join();
+    co_await queue.join();
+    for (int i = 0; i < 100; ++i) queue.put_nowait(i);
+    int sum = 0;
+    bool running = true;
+    const auto worker = [&]() -> Coro<> {
+        while (running) {
+            sum += co_await queue.get();
+            queue.task_done();
+        }
+    };
+    auto a = create_task(worker());
+    auto b = create_task(worker());
+    co_await queue.join();
+    EXPECT_EQ(sum, 4950);
+    running = false;
+    for (int i = 0; i < 2; ++i) queue.put_nowait(0);
+    co_await gather(a, b);
+}
+
+template <class Q> Coro<> expect_shut_down(Q& queue) {
+    const auto put = co_await as_result(queue.put(1));
+    EXPECT_TRUE(put.template failed_with<QueueShutDown>());
+    EXPECT_THROW(queue.put_nowait(1), QueueShutDown);
+    const auto get = co_await as_result(queue.get());
+    EXPECT_TRUE(get.template failed_with<QueueShutDown>());
+    EXPECT_THROW(queue.get_nowait(), QueueShutDown);
+}
+
+template <class Q> void expect_nothing_unfinished(Q& queue) {
+    EXPECT_EQ(thrown_by([&] {
+                  queue.task_done();
+                  return 0;
+              }).substr(0, 10),
+              "ValueError");
+}
+
+template <class Q> Coro<> shuts_down_empty() {
+    Q queue;
+    auto getting = create_task(queue.get());
+    co_await sleep(0);
+    queue.shutdown();
+    EXPECT_EQ(queue.qsize(), 0U);
+    co_await queue.join();
+    co_await sleep(0);
+    EXPECT_TRUE(getting.done());
+    const auto got = co_await as_result(getting);
+    EXPECT_TRUE(got.template failed_with<QueueShutDown>());
+    co_await expect_shut_down(queue);
+}
+
+template <class Q> Coro<> shuts_down_full() {
+    Q queue(1);
+    queue.put_nowait(7);
+    auto joining = create_task(queue.join());
+    auto putting = create_task(queue.put(8));
+    co_await sleep(0);
+    EXPECT_FALSE(putting.done());
+    queue.shutdown();
+    EXPECT_EQ(queue.qsize(), 1U);
+    co_await sleep(0);
+    EXPECT_TRUE(putting.done());
+    const auto put = co_await as_result(putting);
+    EXPECT_TRUE(put.template failed_with<QueueShutDown>());
+    const int item = co_await queue.get();
+    EXPECT_EQ(item, 7);
+    co_await sleep(0);
+    EXPECT_FALSE(joining.done());
+    co_await expect_shut_down(queue);
+    queue.task_done();
+    co_await sleep(0);
+    EXPECT_TRUE(joining.done());
+    expect_nothing_unfinished(queue);
+}
+
+template <class Q> Coro<> shuts_down_at_once(int taken) {
+    Q queue;
+    for (int i = 0; i <= taken; ++i) queue.put_nowait(7);
+    auto joining = create_task(queue.join());
+    for (int i = 0; i < taken; ++i) {
+        const int item = co_await queue.get();
+        EXPECT_EQ(item, 7);
+    }
+    queue.shutdown(true);
+    EXPECT_EQ(queue.qsize(), 0U);
+    co_await sleep(0);
+    EXPECT_EQ(joining.done(), taken == 0);
+    co_await expect_shut_down(queue);
+    for (int i = 0; i < taken; ++i) queue.task_done();
+    expect_nothing_unfinished(queue);
+    co_await sleep(0);
+    EXPECT_TRUE(joining.done());
+}
+
+template <class Q> Coro<> shuts_down() {
+    co_await shuts_down_empty<Q>();
+    co_await shuts_down_full<Q>();
+    for (const int taken : {0, 1}) co_await shuts_down_at_once<Q>(taken);
+}
+
+} // namespace
+
+TEST(Queues, of_each_kind_can_be_joined) {
+    in_virtual_time([]() -> Coro<> {
+        Queue<int> queue;
+        co_await joins(queue);
+        LifoQueue<int> lifo;
+        co_await joins(lifo);
+        PriorityQueue<int> priority;
+        co_await joins(priority);
+    });
+}
+
+TEST(Queues, of_each_kind_can_be_shut_down) {
+    in_virtual_time([]() -> Coro<> {
+        co_await shuts_down<Queue<int>>();
+        co_await shuts_down<LifoQueue<int>>();
+        co_await shuts_down<PriorityQueue<int>>();
+    });
 }
 
 TEST(LifoQueue, gives_the_last_first) {

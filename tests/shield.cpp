@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 
 using namespace std::chrono_literals;
@@ -120,7 +121,30 @@ TEST(Shield, gives_values_of_all_kinds) {
     });
 }
 
-TEST(Shield, reports_once_what_fails_after_the_waiting_was_cancelled) {
+TEST(Shield, whose_waiting_was_cancelled_leaves_a_failure_to_who_looks_at_it) {
+    Reports reports;
+    in_virtual_time([&]() -> Coro<> {
+        reports.watch(get_running_loop());
+        auto task = create_task(fail(2));
+        auto future = create_future<int>();
+        for (int i = 0; i < 2; ++i) { // however many shields there are
+            auto of_task = shield(task);
+            auto of_future = shield(future);
+            of_task.cancel();
+            of_future.cancel();
+            co_await sleep(0);
+            EXPECT_TRUE(of_task.cancelled());
+            EXPECT_TRUE(of_future.cancelled());
+        }
+        future.set_exception(ValueError("bad"));
+        co_await sleep(5s);
+        EXPECT_EQ(text_of(task.exception()), "ValueError: bad");
+        EXPECT_EQ(text_of(future.exception()), "ValueError: bad");
+    });
+    EXPECT_EQ(reports.count(), 0U) << reports.text();
+}
+
+TEST(Shield, whose_waiting_was_cancelled_leaves_a_failure_that_nobody_sees_to_be_reported_once) {
     Reports reports;
     in_virtual_time([&]() -> Coro<> {
         reports.watch(get_running_loop());
@@ -130,11 +154,98 @@ TEST(Shield, reports_once_what_fails_after_the_waiting_was_cancelled) {
         first.cancel();
         second.cancel();
         co_await sleep(5s);
-        EXPECT_EQ(reports.count("exception in shielded future"), 1U);
-        EXPECT_EQ(reports.count(), 1U) << reports.text();
-        EXPECT_EQ(text_of(reports.all[0].exception), "ValueError: bad");
+        EXPECT_EQ(reports.count(), 0U) << reports.text(); // it might still be looked at
     });
+    EXPECT_EQ(reports.count("Task exception was never retrieved"), 1U);
     EXPECT_EQ(reports.count(), 1U) << reports.text();
+    EXPECT_EQ(text_of(reports.all[0].exception), "ValueError: bad");
+}
+
+TEST(Shield, that_is_cancelled_as_the_inner_future_fails_leaves_the_failure_alone) {
+    Reports reports;
+    in_virtual_time([&]() -> Coro<> {
+        reports.watch(get_running_loop());
+        auto future = create_future<int>();
+        auto outer = shield(future);
+        future.set_exception(ValueError("bad"));
+        outer.cancel();
+        co_await sleep(0);
+        EXPECT_TRUE(outer.cancelled());
+        EXPECT_EQ(reports.count(), 0U);
+    });
+    EXPECT_EQ(reports.count("Future exception was never retrieved"), 1U);
+    EXPECT_EQ(reports.count(), 1U) << reports.text();
+}
+
+TEST(Shield, tells_of_a_result_that_somebody_else_sets_as_the_inner_task_ends) {
+    Reports reports;
+    in_virtual_time([&]() -> Coro<> {
+        reports.watch(get_running_loop());
+        asyncio::Future<int> outer;
+        for (const bool fails : {false, true}) {
+            outer = shield(create_task([&outer, fails]() -> Coro<int> {
+                outer.set_result(2);
+                if (fails) throw ValueError("bad");
+                co_return 1;
+            }));
+            co_await sleep(1s);
+            EXPECT_EQ(outer.result(), 2);
+        }
+    });
+    EXPECT_EQ(reports.count("Exception in callback"), 2U) << reports.text();
+    EXPECT_EQ(reports.count(), 2U) << reports.text();
+}
+
+TEST(Shield, of_a_result_in_a_future_gives_it_at_once_and_of_a_pending_one_later) {
+    in_virtual_time([]() -> Coro<> {
+        auto done = create_future<int>();
+        done.set_result(42);
+        EXPECT_TRUE(shield(done) == done);
+        auto future = create_future<int>();
+        auto outer = shield(future);
+        future.set_exception(ValueError("bad"));
+        co_await sleep(0);
+        EXPECT_EQ(text_of(outer.exception()), "ValueError: bad");
+        auto cancelled = create_future<int>();
+        outer = shield(cancelled);
+        cancelled.cancel();
+        co_await sleep(0);
+        EXPECT_TRUE(outer.cancelled());
+    });
+}
+
+TEST(Shield, of_a_gather_leaves_it_alone_and_gathered_leaves_its_child_alone) {
+    in_virtual_time([]() -> Coro<> {
+        auto a = create_future<int>();
+        auto b = create_future<int>();
+        auto gathered = asyncio::gather(a, b);
+        auto outer = shield(gathered);
+        co_await sleep(0);
+        outer.cancel();
+        co_await sleep(0);
+        EXPECT_TRUE(outer.cancelled());
+        a.set_result(1);
+        b.set_result(2);
+        const auto both = co_await gathered;
+        EXPECT_EQ(both, std::make_tuple(1, 2));
+
+        auto c = create_future<int>();
+        auto d = create_future<int>();
+        auto shielded = shield(c);
+        auto other = shield(d);
+        auto parent = asyncio::gather(shielded, other);
+        co_await sleep(0);
+        EXPECT_TRUE(parent.cancel());
+        const auto result = co_await as_result(parent);
+        EXPECT_TRUE(result.failed_with<CancelledError>());
+        EXPECT_FALSE(parent.cancelled()); // a child was, and that is a failure
+        EXPECT_TRUE(shielded.cancelled() && other.cancelled());
+        EXPECT_FALSE(c.done() || d.done());
+    });
+}
+
+TEST(Shield, of_a_coroutine_needs_a_running_loop) {
+    EXPECT_EQ(asyncio_test::thrown_by([] { return shield(nop()); }).substr(0, 12), "RuntimeError");
 }
 
 TEST(Shield, that_is_dropped_leaves_a_future_alone_and_hears_of_a_task) {

@@ -8,9 +8,11 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 using namespace std::chrono_literals;
@@ -84,6 +86,55 @@ template <class Body> Coro<> ending(Log& log, Body body, bool pass_on = false) {
     const auto result = co_await as_result(body());
     log((result ? "value" : shown(result.exception())) + " " + cancelling());
     if (pass_on) result.value();
+}
+
+// A failure, and a clean-up that fails in place of a cancel.
+Coro<> fail_after(int seconds, std::string text) {
+    co_await sleep(seconds);
+    throw ValueError(text);
+}
+Coro<> fail_at_once(std::string text) {
+    throw ValueError(text);
+    co_return;
+}
+Coro<> fail_when_cancelled(std::string text) {
+    bool cancelled = false;
+    try {
+        co_await sleep(10s);
+    } catch (const CancelledError&) {
+        cancelled = true;
+    }
+    if (cancelled) throw ValueError(text);
+}
+
+// How it ends: "value", or what it throws.
+template <class A> Coro<std::string> end_of(A awaitable) {
+    const auto result = co_await as_result(std::move(awaitable));
+    co_return result ? "value" : shown(result.exception());
+}
+// The same of a task that is cancelled from outside after a second.
+template <class F> Coro<std::string> end_when_cancelled(F function) {
+    auto task = create_task(function);
+    co_await sleep(1s);
+    EXPECT_FALSE(task.done());
+    task.cancel("outside");
+    co_return co_await end_of(task);
+}
+std::string group_of(const std::string& what) {
+    return "unhandled errors in a TaskGroup[" + what + "]";
+}
+
+// Once with tasks that begin in the next turn, once with tasks that begin at once.
+void lazy_and_eager(Coro<> (*body)()) {
+    for (const bool eager : {false, true}) {
+        const testing::ScopedTrace where(__FILE__, __LINE__, eager ? "eager" : "lazy");
+        in_virtual_time([&]() -> Coro<> {
+            if (eager) asyncio::set_task_factory(get_running_loop(), asyncio::eager_task_factory);
+            co_await body();
+            EXPECT_EQ(current_task().cancelling(), 0U);
+            co_await sleep(0); // where a cancel that was left behind would come
+        });
+    }
 }
 
 } // namespace
@@ -470,6 +521,306 @@ TEST(TaskGroup, of_a_loop_that_closes_goes_with_it) {
     loop.reset();
     EXPECT_GE(reports.count("pending"), 4U) << reports.text();
     EXPECT_EQ(token.use_count(), 1);
+}
+
+TEST(TaskGroup, takes_tasks_while_its_body_waits_and_while_it_waits_for_others) {
+    lazy_and_eager([]() -> Coro<> {
+        std::vector<asyncio::Task<int>> tasks;
+        co_await task_group([&](TaskGroup& group) -> Coro<> {
+            tasks.push_back(group.create_task(give(1)));
+            co_await sleep(1500ms);
+            EXPECT_TRUE(tasks[0].done());
+            tasks.push_back(group.create_task(give(2)));
+            group.create_task([&]() -> Coro<> {
+                co_await sleep(500ms); // the body has ended
+                tasks.push_back(group.create_task(give(3)));
+                tasks.push_back(group.create_task(give(4)));
+            });
+        });
+        EXPECT_EQ(tasks.size(), 4U);
+        for (int i = 0; i < 4; ++i) EXPECT_EQ(tasks[static_cast<std::size_t>(i)].result(), i + 1);
+    });
+}
+
+TEST(TaskGroup, whose_tasks_start_others_without_end_ends_when_one_fails) {
+    lazy_and_eager([]() -> Coro<> {
+        int heads = 0;
+        const auto grow = [&](const auto& self, TaskGroup& group) -> Coro<> {
+            ++heads;
+            co_await sleep(1s);
+            for (int i = 0; i < 2; ++i) group.create_task(self, std::cref(self), std::ref(group));
+        };
+        const std::string end = co_await end_of(task_group([&](TaskGroup& group) -> Coro<> {
+            group.create_task(grow, std::cref(grow), std::ref(group));
+            group.create_task([&]() -> Coro<> {
+                while (heads < 10) co_await sleep(1500ms);
+                throw ValueError("cut off");
+            });
+            co_return;
+        }));
+        EXPECT_EQ(end, group_of("ValueError: cut off"));
+        EXPECT_GE(heads, 10);
+        EXPECT_EQ(asyncio::all_tasks().size(), 1U);
+    });
+}
+
+TEST(TaskGroup, cancelled_from_outside_cancels_its_body_and_each_task) {
+    lazy_and_eager([]() -> Coro<> {
+        int cancelled = 0;
+        const auto wait = [&]() -> Coro<> {
+            try {
+                co_await sleep(10s);
+            } catch (const CancelledError&) {
+                ++cancelled;
+                throw;
+            }
+        };
+        for (const int tasks : {0, 5}) {
+            cancelled = 0;
+            const std::string end = co_await end_when_cancelled([&]() -> Coro<> {
+                co_await task_group([&](TaskGroup& group) -> Coro<> {
+                    for (int i = 0; i < tasks; ++i) group.create_task(wait);
+                    co_await wait();
+                });
+            });
+            EXPECT_EQ(end, "CancelledError: outside");
+            EXPECT_EQ(cancelled, tasks + 1);
+        }
+    });
+}
+
+TEST(TaskGroup, throws_what_tasks_and_body_throw_in_place_of_a_cancel_from_outside) {
+    lazy_and_eager([]() -> Coro<> {
+        std::string end = co_await end_when_cancelled([]() -> Coro<> {
+            co_await task_group([](TaskGroup& group) -> Coro<> {
+                group.create_task(fail_when_cancelled("a"));
+                group.create_task(fail_when_cancelled("b"));
+                co_await sleep(10s);
+            });
+        });
+        EXPECT_EQ(end, group_of("ValueError: a, ValueError: b"));
+        end = co_await end_when_cancelled([]() -> Coro<> {
+            co_await task_group([](TaskGroup&) { return fail_when_cancelled("body"); });
+        });
+        EXPECT_EQ(end, group_of("ValueError: body"));
+        // The body, which is cancelled by the group, fails in its own way.
+        end = co_await end_of(task_group([](TaskGroup& group) -> Coro<> {
+            group.create_task(fail_after(1, "task"));
+            co_await fail_when_cancelled("body");
+        }));
+        EXPECT_EQ(end, group_of("ValueError: task, ValueError: body"));
+    });
+}
+
+TEST(TaskGroup, whose_body_fails_at_once_cancels_its_tasks_before_they_have_begun) {
+    lazy_and_eager([]() -> Coro<> {
+        const bool is_eager = static_cast<bool>(asyncio::get_task_factory(get_running_loop()));
+        bool has_begun = false;
+        asyncio::Task<> task;
+        const std::string end = co_await end_of(task_group([&](TaskGroup& group) -> Coro<> {
+            task = group.create_task([&]() -> Coro<> {
+                has_begun = true;
+                co_await sleep(1s);
+            });
+            throw ValueError("x");
+        }));
+        EXPECT_EQ(end, group_of("ValueError: x"));
+        EXPECT_TRUE(task.cancelled());
+        EXPECT_EQ(has_begun, is_eager);
+    });
+}
+
+TEST(TaskGroup, nested_throws_a_group_of_groups_when_it_is_cancelled_from_outside) {
+    lazy_and_eager([]() -> Coro<> {
+        for (const bool outer_has_a_task : {false, true}) {
+            const std::string end = co_await end_when_cancelled([&]() -> Coro<> {
+                co_await task_group([&](TaskGroup& outer) -> Coro<> {
+                    if (outer_has_a_task) outer.create_task(nap(10));
+                    co_await task_group([](TaskGroup& inner) -> Coro<> {
+                        inner.create_task(fail_when_cancelled("a"));
+                        inner.create_task(fail_when_cancelled("b"));
+                        co_await sleep(10s);
+                    });
+                });
+            });
+            EXPECT_EQ(end, group_of(group_of("ValueError: a, ValueError: b")));
+        }
+    });
+}
+
+TEST(TaskGroup, that_fails_cancels_a_group_inside_of_it_which_adds_nothing) {
+    lazy_and_eager([]() -> Coro<> {
+        const std::string end = co_await end_of(task_group([](TaskGroup& outer) -> Coro<> {
+            outer.create_task(fail_after(1, "outer"));
+            co_await task_group([](TaskGroup& inner) -> Coro<> {
+                inner.create_task(fail_after(10, "inner"));
+                co_return;
+            });
+        }));
+        EXPECT_EQ(end, group_of("ValueError: outer"));
+    });
+}
+
+TEST(TaskGroup, hears_of_a_task_that_fails_while_the_body_cleans_up_after_a_cancel) {
+    lazy_and_eager([]() -> Coro<> {
+        const auto run = []() -> Coro<> {
+            co_await task_group([](TaskGroup& group) -> Coro<> {
+                group.create_task(fail_after(3, "late"));
+                bool cancelled = false;
+                try {
+                    co_await sleep(10s);
+                } catch (const CancelledError&) {
+                    cancelled = true;
+                }
+                EXPECT_TRUE(cancelled);
+                const auto rest = co_await as_result(sleep(5s)); // cut short by the failure
+                EXPECT_TRUE(rest.failed_with<CancelledError>());
+                rest.value();
+            });
+        };
+        std::string end = co_await end_when_cancelled(run);
+        EXPECT_EQ(end, group_of("ValueError: late"));
+        end = co_await end_when_cancelled([&]() -> Coro<> { co_await create_task(run); });
+        EXPECT_EQ(end, group_of("ValueError: late"));
+    });
+}
+
+TEST(TaskGroup, throws_an_interrupt_that_the_body_throws_when_a_task_fails) {
+    lazy_and_eager([]() -> Coro<> {
+        bool interrupted = false;
+        try {
+            co_await task_group([](TaskGroup& group) -> Coro<> {
+                group.create_task(fail_after(1, "hidden"));
+                bool cancelled = false;
+                try {
+                    co_await sleep(10s);
+                } catch (const CancelledError&) {
+                    cancelled = true;
+                }
+                if (cancelled) throw asyncio::KeyboardInterrupt();
+            });
+        } catch (const asyncio::KeyboardInterrupt&) {
+            interrupted = true;
+        }
+        EXPECT_TRUE(interrupted);
+        EXPECT_EQ(current_task().uncancel(), 0U); // as CPython, it leaves its own cancel behind
+    });
+}
+
+TEST(TaskGroup, gives_its_tasks_the_contexts_that_they_are_given) {
+    lazy_and_eager([]() -> Coro<> {
+        asyncio::ContextVar<int> variable("variable");
+        const auto set = [&](int value) -> Coro<> {
+            co_await sleep(0);
+            variable.set(value);
+        };
+        co_await task_group([&](TaskGroup& group) -> Coro<> {
+            auto context = asyncio::copy_context();
+            EXPECT_FALSE(context.contains(variable));
+            for (const int value : {1, 2}) {
+                auto task = group.create_task(TaskOptions().context(context), set(value));
+                co_await task;
+                EXPECT_EQ(context[variable], value);
+            }
+        });
+        EXPECT_FALSE(asyncio::copy_context().contains(variable));
+    });
+}
+
+TEST(TaskGroup, is_refused_inside_of_itself) {
+    lazy_and_eager([]() -> Coro<> {
+        TaskGroup group;
+        std::string inside;
+        co_await task_group(group, [&]() -> Coro<> {
+            inside = co_await end_of(task_group(group, nop));
+            group.create_task(nap(1)); // it is as it was
+        });
+        EXPECT_EQ(inside, "RuntimeError: TaskGroup has already been entered: make another one for "
+                          "each use");
+    });
+}
+
+TEST(TaskGroup, throws_also_what_the_clean_up_of_its_body_throws) {
+    lazy_and_eager([]() -> Coro<> {
+        const std::string end = co_await end_of(task_group([](TaskGroup& group) -> Coro<> {
+            co_await asyncio::try_finally(
+                [&group]() -> Coro<> {
+                    group.create_task(fail_after(0, "task"));
+                    co_await sleep(1s);
+                },
+                []() -> Coro<> {
+                    throw ValueError("close");
+                    co_return;
+                });
+        }));
+        EXPECT_EQ(end, group_of("ValueError: task, ValueError: close"));
+    });
+}
+
+TEST(TaskGroup, keeps_the_cancel_of_the_group_around_it_when_both_fail_at_once) {
+    lazy_and_eager([]() -> Coro<> {
+        std::string inner_end;
+        std::string between;
+        const std::string end = co_await end_of(task_group([&](TaskGroup& outer) -> Coro<> {
+            inner_end = co_await end_of(task_group([&](TaskGroup& inner) -> Coro<> {
+                inner.create_task(fail_after(0, "inner"));
+                outer.create_task(fail_after(0, "outer"));
+                co_return;
+            }));
+            between = cancelling();
+        }));
+        EXPECT_EQ(inner_end, group_of("ValueError: inner"));
+        EXPECT_EQ(between, "1");
+        EXPECT_EQ(end, group_of("ValueError: outer"));
+    });
+}
+
+TEST(TaskGroup, keeps_a_cancel_from_outside_that_comes_with_a_failure) {
+    lazy_and_eager([]() -> Coro<> {
+        asyncio::Event begun;
+        auto task = create_task([&]() -> Coro<> {
+            const std::string end = co_await end_of(task_group([&](TaskGroup& group) -> Coro<> {
+                group.create_task([&]() -> Coro<> {
+                    begun.set();
+                    co_await sleep(0);
+                    throw ValueError("x");
+                });
+                co_await sleep(1s);
+                ADD_FAILURE();
+            }));
+            EXPECT_EQ(end, group_of("ValueError: x"));
+            EXPECT_EQ(cancelling(), "1");
+            co_await sleep(1s);
+            ADD_FAILURE();
+        });
+        co_await begun.wait();
+        EXPECT_EQ(task.cancelling(), 0U);
+        task.cancel("outside");
+        EXPECT_EQ(task.cancelling(), 1U);
+        const auto result = co_await as_result(task);
+        EXPECT_TRUE(result.failed_with<CancelledError>());
+        EXPECT_TRUE(task.cancelled());
+    });
+}
+
+TEST(TaskGroup, cancels_a_task_that_is_being_made_when_another_fails) {
+    lazy_and_eager([]() -> Coro<> {
+        bool cancelled = false;
+        const std::string end = co_await end_of(task_group([&](TaskGroup& group) -> Coro<> {
+            group.create_task([&]() -> Coro<> {
+                group.create_task(fail_at_once("made"));
+                try {
+                    co_await sleep(0); // tasks that begin at once are cancelled here
+                    co_await sleep(0); // and the others here
+                } catch (const CancelledError&) {
+                    cancelled = true;
+                }
+            });
+            co_return;
+        }));
+        EXPECT_TRUE(cancelled);
+        EXPECT_EQ(end, group_of("ValueError: made"));
+    });
 }
 
 TEST(CancelEverywhere, task_groups) {

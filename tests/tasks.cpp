@@ -1101,6 +1101,23 @@ TEST(CreateTask, of_a_callable_that_throws_lets_that_out_and_makes_no_task) {
     });
 }
 
+TEST(CreateTask, of_a_callable_that_throws_destroys_it_and_its_arguments_once) {
+    run_test([]() -> Coro<> {
+        const auto captured = std::make_shared<int>(1);
+        const auto argument = std::make_shared<int>(2);
+        const auto throws = [captured](std::shared_ptr<int>) -> Coro<> (*)() {
+            throw std::logic_error("no coroutine");
+        };
+        const auto call = [throws](std::shared_ptr<int> given) -> Coro<> {
+            return throws(std::move(given))();
+        };
+        EXPECT_THROW(create_task(call, argument), std::logic_error);
+        EXPECT_EQ(captured.use_count(), 3); // with both lambdas
+        EXPECT_EQ(argument.use_count(), 1);
+        co_return;
+    });
+}
+
 TEST(CreateTask, of_a_coroutine_used_up_before_is_refused) {
     run_test([]() -> Coro<> {
         auto coroutine = answer();

@@ -286,6 +286,52 @@ TEST(ThreadDoor, a_threadsafe_callback_may_cancel_itself) {
     EXPECT_EQ(log, "xx");
 }
 
+TEST(ThreadDoor, who_asks_whether_a_callback_was_cancelled_waits_for_the_end_of_one_that_runs) {
+    const EventLoopOwner loop = asyncio::new_event_loop();
+    std::atomic<bool> has_begun = false;
+    bool has_ended = false;
+    std::thread thread([&] {
+        const ThreadSafeHandle handle = loop->call_soon_threadsafe([&] {
+            has_begun = true;
+            std::this_thread::sleep_for(50ms);
+            has_ended = true;
+        });
+        while (!has_begun) std::this_thread::yield();
+        EXPECT_FALSE(handle.cancelled());
+        EXPECT_TRUE(has_ended);
+        loop->call_soon_threadsafe([&] { loop->stop(); });
+    });
+    loop->run_forever();
+    thread.join();
+}
+
+// As in CPython, where all of them append to one queue.
+TEST(ThreadDoor, callbacks_run_in_the_order_of_the_calls_by_whatever_door_they_come) {
+    const EventLoopOwner loop = asyncio::new_event_loop();
+    std::string log;
+    const auto say = [&](char what) { return [&log, what] { log += what; }; };
+    const auto from_a_thread = [&](char what) {
+        std::thread([&] { loop->call_soon_threadsafe(say(what)); }).join();
+    };
+    const auto call_all = [&] {
+        loop->call_soon_threadsafe(say('a'));
+        loop->call_soon(say('b'));
+        from_a_thread('c');
+        loop->call_soon(say('d'));
+        from_a_thread('e');
+        loop->call_soon_threadsafe(say('f'));
+    };
+    call_all(); // before the loop runs
+    loop->stop();
+    loop->run_forever();
+    EXPECT_EQ(log, "abcdef");
+    log.clear();
+    loop->call_soon(call_all); // and while it does
+    loop->call_soon([&] { loop->call_soon([&] { loop->stop(); }); });
+    loop->run_forever();
+    EXPECT_EQ(log, "abcdef");
+}
+
 TEST(ThreadDoor, a_race_of_cancel_and_run_across_threads_either_runs_or_not) {
     constexpr int rounds = 20'000;
     const EventLoopOwner loop = asyncio::new_event_loop();

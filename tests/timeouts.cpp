@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -452,6 +453,196 @@ TEST(Timeouts, of_a_loop_that_closes_go_with_it) {
     EXPECT_EQ(token.use_count(), 1);
 }
 
+TEST(Timeouts, of_a_point_in_time_keep_it_when_they_have_expired) {
+    in_virtual_time([]() -> Coro<> {
+        const auto deadline = get_running_loop().time() + 1s;
+        Timeout limit = Timeout::at(deadline);
+        const auto result = co_await as_result(timeout(limit, [] { return nap(10); }));
+        EXPECT_TRUE(result.failed_with<TimeoutError>());
+        EXPECT_TRUE(limit.expired());
+        EXPECT_EQ(limit.when(), deadline);
+        EXPECT_EQ(get_running_loop().time(), deadline);
+    });
+}
+
+TEST(Timeouts, of_the_same_point_in_time_one_in_the_other_leave_the_error_to_the_outer) {
+    in_virtual_time([]() -> Coro<> {
+        const auto deadline = get_running_loop().time() + 1s;
+        Timeout outer = Timeout::at(deadline);
+        Timeout inner = Timeout::at(deadline);
+        bool cancelled = false;
+        const auto result = co_await as_result(timeout(outer, [&]() -> Coro<> {
+            const auto inside = co_await as_result(timeout(inner, [] { return nap(10); }));
+            cancelled = inside.failed_with<CancelledError>();
+            inside.value();
+        }));
+        EXPECT_TRUE(result.failed_with<TimeoutError>());
+        EXPECT_TRUE(cancelled);
+        EXPECT_TRUE(outer.expired());
+        EXPECT_TRUE(inner.expired());
+    });
+}
+
+TEST(Timeouts, that_were_not_needed_say_so) {
+    in_virtual_time([]() -> Coro<> {
+        Timeout in_time(10s);
+        co_await timeout(in_time, [] { return nap(1); });
+        EXPECT_FALSE(in_time.expired());
+        EXPECT_GT(in_time.when(), get_running_loop().time());
+        Timeout never(std::nullopt);
+        co_await timeout(never, [] { return nap(1000); });
+        EXPECT_FALSE(never.expired());
+        EXPECT_EQ(never.when(), std::nullopt);
+        Timeout never_at = Timeout::at(std::nullopt);
+        co_await timeout(never_at, [] { return nap(1000); });
+        EXPECT_FALSE(never_at.expired());
+        EXPECT_EQ(never_at.when(), std::nullopt);
+    });
+}
+
+TEST(Timeouts, of_no_time_or_less_are_when_the_body_begins_or_before) {
+    in_virtual_time([]() -> Coro<> {
+        const auto now = get_running_loop().time();
+        for (const int seconds : {0, -11}) {
+            Timeout limit(seconds);
+            const auto result = co_await as_result(timeout(limit, [] { return nap(10); }));
+            EXPECT_TRUE(result.failed_with<TimeoutError>());
+            EXPECT_TRUE(limit.expired());
+            EXPECT_EQ(limit.when(), now + seconds * 1s);
+            EXPECT_EQ(get_running_loop().time(), now);
+        }
+    });
+}
+
+TEST(Timeouts, of_a_body_that_fails_in_time_have_not_expired) {
+    in_virtual_time([]() -> Coro<> {
+        Timeout limit(1s);
+        const auto failing = []() -> Coro<> {
+            throw asyncio::ValueError("x");
+            co_return;
+        };
+        const auto result = co_await as_result(timeout(limit, failing));
+        EXPECT_TRUE(result.failed_with<asyncio::ValueError>());
+        EXPECT_FALSE(limit.expired());
+    });
+}
+
+TEST(Timeouts, of_a_task_that_cancels_itself_in_time_leave_it_its_cancel) {
+    in_virtual_time([]() -> Coro<> {
+        const auto cancels_itself = [](Timeout& limit) -> Coro<> {
+            co_await timeout(limit, []() -> Coro<> {
+                current_task().cancel();
+                co_await sleep(20s);
+            });
+        };
+        Timeout limit(10s);
+        auto task = create_task(cancels_itself, std::ref(limit));
+        auto result = co_await as_result(task);
+        EXPECT_TRUE(result.failed_with<CancelledError>());
+        EXPECT_FALSE(limit.expired());
+        // Also after a cancel that was swallowed, which counts no more.
+        Timeout second(10s);
+        auto other = create_task([&]() -> Coro<> {
+            current_task().cancel();
+            const auto slept = co_await as_result(sleep(1s));
+            EXPECT_TRUE(slept.failed_with<CancelledError>());
+            co_await cancels_itself(second);
+        });
+        result = co_await as_result(other);
+        EXPECT_TRUE(result.failed_with<CancelledError>());
+        EXPECT_FALSE(second.expired());
+        EXPECT_EQ(other.cancelling(), 2U);
+    });
+}
+
+TEST(Timeouts, that_were_rescheduled_to_never_leave_a_cancel_from_outside_alone) {
+    in_virtual_time([]() -> Coro<> {
+        const auto deadline = get_running_loop().time() + 10s;
+        Timeout limit = Timeout::at(deadline);
+        auto task =
+            create_task([&]() -> Coro<> { co_await timeout(limit, [] { return nap(50); }); });
+        co_await sleep(0);
+        EXPECT_EQ(limit.when(), deadline);
+        limit.reschedule(deadline + 20s);
+        EXPECT_EQ(limit.when(), deadline + 20s);
+        limit.reschedule(std::nullopt);
+        EXPECT_EQ(limit.when(), std::nullopt);
+        task.cancel();
+        const auto result = co_await as_result(task);
+        EXPECT_TRUE(result.failed_with<CancelledError>());
+        EXPECT_FALSE(limit.expired());
+    });
+}
+
+TEST(Timeouts, that_come_due_together_while_the_loop_is_busy_each_throw_their_own) {
+    asyncio::testing::VirtualClock clock;
+    const auto main = [&]() -> Coro<> {
+        // The inner one has time left when the body stops keeping the loop; the outer one has not.
+        Timeout outer(1s);
+        Timeout inner(60s);
+        bool timed_out_inside = false;
+        auto result = co_await as_result(timeout(outer, [&]() -> Coro<> {
+            const auto inside = co_await as_result(timeout(inner, [&]() -> Coro<> {
+                clock.advance(5s);
+                co_await sleep(600s);
+            }));
+            timed_out_inside = inside.failed_with<TimeoutError>();
+            inside.value();
+        }));
+        EXPECT_TRUE(result.failed_with<TimeoutError>());
+        EXPECT_FALSE(timed_out_inside);
+        EXPECT_FALSE(inner.expired());
+
+        // Both are late. The inner one is first, and the outer one comes at the await after it.
+        const auto begin = get_running_loop().time();
+        Timeout late_outer(10s);
+        Timeout late_inner(1s);
+        result = co_await as_result(timeout(late_outer, [&]() -> Coro<> {
+            const auto inside = co_await as_result(timeout(late_inner, [&]() -> Coro<> {
+                clock.advance(9s);
+                co_await sleep(600s);
+            }));
+            timed_out_inside = inside.failed_with<TimeoutError>();
+            co_await sleep(600s);
+        }));
+        EXPECT_TRUE(result.failed_with<TimeoutError>());
+        EXPECT_TRUE(timed_out_inside);
+        EXPECT_EQ(get_running_loop().time() - begin, 10s);
+    };
+    asyncio::run(main(), asyncio::RunOptions().clock(clock));
+}
+
+TEST(Timeouts, in_the_clean_up_after_a_timeout_are_told_from_it) {
+    in_virtual_time([]() -> Coro<> {
+        bool inner = false;
+        const auto result = co_await as_result(timeout(1s, [&]() -> Coro<> {
+            co_await asyncio::try_finally([] { return nap(5); },
+                                          [&]() -> Coro<> {
+                                              const auto inside = co_await as_result(
+                                                  timeout(1s, [] { return nap(5); }));
+                                              inner = inside.failed_with<TimeoutError>();
+                                          });
+        }));
+        EXPECT_TRUE(inner);
+        EXPECT_TRUE(result.failed_with<TimeoutError>());
+        EXPECT_EQ(current_task().cancelling(), 0U);
+    });
+}
+
+TEST(Timeouts, are_refused_inside_of_themselves) {
+    in_virtual_time([]() -> Coro<> {
+        Timeout limit(1s);
+        const auto outer = co_await as_result(timeout(limit, [&]() -> Coro<> {
+            const auto inside = co_await as_result(timeout(limit, nop));
+            EXPECT_EQ(
+                asyncio_test::text_of(inside.exception()),
+                "RuntimeError: Timeout has already been entered: make another one for each use");
+            co_await sleep(2s); // it is as it was
+        }));
+        EXPECT_TRUE(outer.failed_with<TimeoutError>());
+    });
+}
+
 TEST(WaitFor, runs_a_coroutine_inside_the_task_that_waits) {
     in_virtual_time([]() -> Coro<> {
         const auto whoami = []() -> Coro<std::string> { co_return current_task().get_name(); };
@@ -543,6 +734,133 @@ TEST(WaitFor, of_an_empty_handle_says_so_and_leaves_no_timer) {
         const auto result = co_await as_result(wait_for(asyncio::Task<int>(), 1s));
         EXPECT_TRUE(result.failed_with<asyncio::RuntimeError>());
         EXPECT_TRUE(get_running_loop().core().timers.empty());
+    });
+}
+
+TEST(WaitFor, cancelled_from_outside_cancels_what_it_waits_for) {
+    in_virtual_time([]() -> Coro<> {
+        for (const bool limited : {false, true}) {
+            auto inner = create_task(forever());
+            const std::optional<asyncio::Delay> limit =
+                limited ? std::optional<asyncio::Delay>(60s) : std::nullopt;
+            auto waiting = create_task(wait_for(inner, limit));
+            get_running_loop().call_soon([waiting] { waiting.cancel(); });
+            const auto result = co_await as_result(waiting);
+            EXPECT_TRUE(result.failed_with<CancelledError>());
+            EXPECT_TRUE(inner.cancelled());
+        }
+    });
+}
+
+TEST(WaitFor, cancelled_from_outside_waits_for_what_does_not_give_in) {
+    in_virtual_time([]() -> Coro<> {
+        const auto end = get_running_loop().time() + 10s;
+        bool ended = false;
+        const auto stubborn = [&]() -> Coro<> {
+            while (get_running_loop().time() < end) {
+                const auto slept = co_await as_result(sleep(end - get_running_loop().time()));
+                static_cast<void>(slept);
+            }
+            ended = true;
+        };
+        auto waiting = create_task(wait_for(stubborn(), 20s));
+        co_await sleep(1s);
+        waiting.cancel();
+        co_await waiting;
+        EXPECT_TRUE(ended);
+        EXPECT_FALSE(waiting.cancelled());
+    });
+}
+
+TEST(WaitFor, cancelled_in_the_turn_in_which_the_value_comes_is_cancelled) {
+    in_virtual_time([]() -> Coro<> {
+        const auto done = []() -> Coro<std::string> { co_return "done"; };
+        auto inner = create_task(done());
+        bool went_on = false;
+        auto waiting = create_task([&]() -> Coro<> {
+            co_await wait_for(inner, 100s);
+            co_await sleep(1s);
+            went_on = true;
+        });
+        co_await sleep(0);
+        waiting.cancel();
+        const auto result = co_await as_result(waiting);
+        EXPECT_TRUE(result.failed_with<CancelledError>());
+        EXPECT_EQ(inner.result(), "done");
+        EXPECT_FALSE(went_on);
+    });
+}
+
+TEST(WaitFor, with_no_time_left_cancels_what_runs_and_waits_for_its_clean_up) {
+    in_virtual_time([]() -> Coro<> {
+        for (const int seconds : {0, -1}) {
+            int step = 0;
+            auto task = create_task([&]() -> Coro<> {
+                step = 1;
+                co_await asyncio::try_finally([] { return nap(10); },
+                                              [&]() -> Coro<> {
+                                                  co_await sleep(2s);
+                                                  step = 2;
+                                              });
+            });
+            co_await sleep(0);
+            EXPECT_EQ(step, 1);
+            const auto result = co_await as_result(wait_for(task, seconds));
+            EXPECT_TRUE(result.failed_with<TimeoutError>());
+            EXPECT_TRUE(task.cancelled());
+            EXPECT_EQ(step, 2);
+        }
+    });
+}
+
+TEST(WaitFor, throws_what_the_clean_up_throws_when_the_time_is_up) {
+    in_virtual_time([]() -> Coro<> {
+        for (const int seconds : {1, 0}) {
+            auto task = create_task([]() -> Coro<> {
+                bool cancelled = false;
+                try {
+                    co_await sleep(20s);
+                } catch (const CancelledError&) {
+                    cancelled = true;
+                }
+                if (cancelled) throw asyncio::ValueError("clean-up");
+            });
+            co_await sleep(0);
+            const auto result = co_await as_result(wait_for(task, seconds));
+            EXPECT_TRUE(result.failed_with<asyncio::ValueError>());
+        }
+    });
+}
+
+TEST(WaitFor, gives_a_value_that_a_callback_sets_in_time) {
+    in_virtual_time([]() -> Coro<> {
+        auto future = create_future<std::string>();
+        get_running_loop().call_soon([future] { future.set_result("ok"); });
+        const std::string word = co_await wait_for(future, 200ms);
+        EXPECT_EQ(word, "ok");
+        EXPECT_TRUE(get_running_loop().core().timers.empty());
+    });
+}
+
+TEST(WaitFor, of_a_shield_leaves_what_is_behind_it_alone) {
+    in_virtual_time([]() -> Coro<> {
+        const auto slow = []() -> Coro<std::string> {
+            co_await sleep(2s);
+            co_return "done";
+        };
+        for (const int seconds : {0, 1}) {
+            auto task = create_task(slow());
+            auto shielded = asyncio::shield(task);
+            const auto result = co_await as_result(wait_for(shielded, seconds));
+            EXPECT_TRUE(result.failed_with<TimeoutError>());
+            EXPECT_TRUE(shielded.cancelled());
+            EXPECT_FALSE(task.done());
+            const std::string word = co_await task;
+            EXPECT_EQ(word, "done");
+        }
+        auto task = create_task(slow());
+        const std::string word = co_await wait_for(asyncio::shield(task), std::nullopt);
+        EXPECT_EQ(word, "done");
     });
 }
 

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <ranges>
 #include <string>
 #include <vector>
 
@@ -158,6 +159,64 @@ TEST(Wait, leaves_a_failure_that_it_has_not_looked_at_to_be_reported) {
         EXPECT_EQ(reports.count(), 0U);
         tasks.clear();
         EXPECT_EQ(reports.count("never retrieved"), 1U);
+    });
+}
+
+TEST(Wait, of_what_is_done_gives_the_same_at_once) {
+    in_virtual_time([]() -> Coro<> {
+        std::vector<asyncio::Task<int>> tasks;
+        tasks.push_back(create_task(nap(1)));
+        tasks.push_back(create_task(fail(2)));
+        for (int i = 0; i < 2; ++i) {
+            const auto begin = get_running_loop().time();
+            const auto waited = co_await wait(tasks);
+            EXPECT_EQ(waited.done.size(), 2U);
+            EXPECT_TRUE(waited.pending.empty());
+            EXPECT_EQ(get_running_loop().time() - begin, i == 0 ? 2s : 0s);
+            int failed = 0;
+            for (const auto& task : waited.done) failed += task.exception() != nullptr;
+            EXPECT_EQ(failed, 1);
+        }
+    });
+}
+
+// When it comes to look again, more may be done than what it was woken for.
+TEST(Wait, takes_all_for_done_that_are_done_when_it_goes_on) {
+    in_virtual_time([]() -> Coro<> {
+        const auto turns = [](int count) -> Coro<> {
+            for (int i = 0; i < count; ++i) co_await sleep(0);
+        };
+        std::vector<asyncio::Task<>> tasks;
+        tasks.push_back(create_task(turns(2)));
+        tasks.push_back(create_task(turns(1)));
+        const auto waiting = create_task(wait(tasks, asyncio::FIRST_COMPLETED));
+        const auto waited = co_await waiting;
+        EXPECT_EQ(waited.done.size(), 2U);
+
+        // One whose sleep ends in the turn in which the time is up.
+        std::vector<asyncio::Task<int>> sleepers;
+        sleepers.push_back(create_task(nap(1)));
+        sleepers.push_back(create_task(nap(2)));
+        co_await sleep(0);
+        const auto timed = co_await wait(sleepers, asyncio::ALL_COMPLETED, 1s);
+        EXPECT_EQ(timed.done, std::vector<asyncio::Task<int>>(1, sleepers[0]));
+        EXPECT_EQ(timed.pending, std::vector<asyncio::Task<int>>(1, sleepers[1]));
+        // One that fails before it has waited at all.
+        sleepers[0] = create_task(fail(0));
+        const auto first = co_await wait(sleepers, asyncio::FIRST_EXCEPTION);
+        EXPECT_EQ(first.done, std::vector<asyncio::Task<int>>(1, sleepers[0]));
+        EXPECT_NE(sleepers[0].exception(), nullptr);
+    });
+}
+
+TEST(Wait, takes_a_range_that_makes_its_tasks_as_it_is_gone_through) {
+    in_virtual_time([]() -> Coro<> {
+        auto tasks = std::views::iota(0, 10) |
+                     std::views::transform([](int i) { return create_task(nap(i, i)); });
+        const auto waited = co_await wait(tasks);
+        EXPECT_EQ(waited.done.size(), 10U);
+        EXPECT_TRUE(waited.pending.empty());
+        EXPECT_EQ(waited.done[9].result(), 9);
     });
 }
 

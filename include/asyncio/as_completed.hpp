@@ -48,6 +48,7 @@ class ASYNCIO_API CompletedQueue final : FutureWatcher, Timed {
 
     // False if there will be nothing more.
     bool claim() noexcept { return unclaimed_ > 0 && unclaimed_-- > 0; }
+    void unclaim() noexcept { ++unclaimed_; }
     bool empty() const noexcept { return done_.empty() && timeouts_ == 0; }
     // Requires: not empty(). Throws TimeoutError.
     AnyFuture take();
@@ -75,6 +76,7 @@ template <class F> Coro<std::optional<F>> next_completed(std::shared_ptr<Complet
         const Result<void> waited = co_await as_result(getter.gate);
         if (waited) continue;
         if (getter.gate.is_open() && !queue->empty()) queue->wake_next();
+        queue->unclaim();
         waited.value();
     }
     const AnyFuture future = queue->take();
@@ -89,8 +91,8 @@ template <class F> class AsCompleted {
   public:
     // The next one that is done: the same task or future that was given, or the task that was made
     // of what was given. Nothing when all have been given. Throws TimeoutError, once for each that
-    // is left, when the time is up. A cancel of the waiting task loses none that are done, but
-    // counts as one that was given, as in asyncio. (__anext__)
+    // is left, when the time is up. A cancel of the waiting task loses nothing: ask again.
+    // (__anext__)
     ASYNCIO_CORO_WRAPPER Coro<std::optional<F>> next() { return detail::next_completed<F>(queue_); }
 
     // For the library.

@@ -129,14 +129,9 @@ template <class T, class A> class ConcurrentStart {
         const Release state{std::exchange(state_, nullptr)};
         try {
             state.state->started(start_on(*loop_, std::move(start_), created_).state());
-        } catch (const KeyboardInterrupt&) {
+        } catch (...) { // the loop hears of it too
             state.state->failed(std::current_exception());
             throw;
-        } catch (const SystemExit&) {
-            state.state->failed(std::current_exception());
-            throw;
-        } catch (...) {
-            state.state->failed(std::current_exception());
         }
     }
 

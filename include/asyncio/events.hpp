@@ -105,7 +105,10 @@ class ASYNCIO_API ThreadSafeState : public Runnable {
         if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
     }
     void cancel() noexcept;
-    bool cancelled() const noexcept { return stage_.load(std::memory_order_acquire) == called_off; }
+    bool cancelled() const noexcept {
+        wait_for_its_end();
+        return stage_.load(std::memory_order_acquire) == called_off;
+    }
 
     void run() override;
     void run_in_debug() override;
@@ -123,6 +126,9 @@ class ASYNCIO_API ThreadSafeState : public Runnable {
     friend class asyncio::EventLoop;
 
     enum Stage : int { waiting, running, over, called_off };
+
+    // If it is running, and on another thread.
+    void wait_for_its_end() const noexcept;
 
     std::atomic<std::uint32_t> references_ = 2; // the loop's and the handle's
     std::atomic<int> stage_ = waiting;
@@ -337,7 +343,8 @@ class ASYNCIO_API EventLoop {
     template <class F, class... Args>
     Handle call_soon(InContext context, F&& function, Args&&... arguments);
 
-    // Any thread: the same, and wakes the loop if it sleeps; calls of one thread keep their order.
+    // Any thread: the same, and wakes the loop if it sleeps; calls of one thread keep their order,
+    // and so do calls of call_soon and of this of which one was over before the other began.
     // The function runs, and is destroyed, on the loop's thread. Throws RuntimeError if the loop is
     // closed. (loop.call_soon_threadsafe)
     template <detail::NoContext F>
@@ -525,6 +532,12 @@ class ASYNCIO_API EventLoop {
     template <class State, class F, class... Args>
     State* make_callback(InContext& context, F&& function, Args&&... arguments);
     Handle schedule_soon(detail::HandleState* state);
+    // Callbacks are called in the order of the calls, by whatever door they come.
+    void take_what_came_before() noexcept {
+        if (!door_.empty()) [[unlikely]] {
+            door_.take_all(core_.ready);
+        }
+    }
     ThreadSafeHandle schedule_threadsafe(detail::ThreadSafeState* state);
     TimerHandle schedule_later(detail::HandleState* state, Delay delay);
     TimerHandle schedule_at(detail::HandleState* state, std::int64_t when_ns);
@@ -622,6 +635,7 @@ class ASYNCIO_API ThreadSafeHandle {
     void cancel() noexcept {
         if (state_ != nullptr) state_->cancel();
     }
+    // Whether it was cancelled before it began, so that it never runs. Waits as cancel() does.
     bool cancelled() const noexcept { return state_ == nullptr || state_->cancelled(); }
 
   private:

@@ -270,7 +270,8 @@ class ASYNCIO_API AnyFuture {
     bool done() const { return state().done(); }
     bool cancelled() const { return state().state() == detail::FutureBase::cancelled_state; }
     // A future: it ends with CancelledError, and who waits is told in the next turn. A task: see
-    // Task. False, and no effect, if it is done already. (Future.cancel)
+    // Task. False if it is done already: the one effect then is that a failure counts as seen.
+    // (Future.cancel)
     bool cancel(const std::string& message = {}) const {
         detail::FutureBase& future = state();
         future.loop().check_thread();

@@ -82,9 +82,9 @@ template <class T> class ShieldState final : public FutureState<T>, Shield {
 
 // A future of what the awaitable gives: a Future or Task as it is, everything else as a new task.
 // What becomes of that becomes of this future; but if this future is cancelled, or a task that
-// awaits it is, it goes on. If it fails after that, its exception goes to the exception handler.
-// What is done already is returned itself. A result that cannot be copied is moved out of the inner
-// future. Throws as ensure_future. (asyncio.shield)
+// awaits it is, it goes on. If it fails after that, and nobody looks at it, its exception goes to
+// the exception handler, as that of any future. What is done already is returned itself. A result
+// that cannot be copied is moved out of the inner future. Throws as ensure_future. (asyncio.shield)
 template <detail::Startable A>
 Future<detail::StartedType<A>>
 shield(A&& awaitable, std::source_location created = std::source_location::current()) {

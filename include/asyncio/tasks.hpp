@@ -113,13 +113,9 @@ template <class T, class F, class... Args> class BoundTaskState final : public T
     template <class G, class... Given>
     explicit BoundTaskState(EventLoop& loop, G&& function, Given&&... arguments)
         : TaskState<T>(loop), kept_(std::forward<G>(function), std::forward<Given>(arguments)...) {
-        try {
-            std::coroutine_handle<Promise<T>> coroutine = kept_.call().take();
-            this->start(coroutine, coroutine.promise(), Location());
-        } catch (...) {
-            kept_.~Kept();
-            throw;
-        }
+        // If this throws, kept_ is destroyed by the language, a member of a union as it is.
+        std::coroutine_handle<Promise<T>> coroutine = kept_.call().take();
+        this->start(coroutine, coroutine.promise(), Location());
     }
     // Alive from the constructor to end(), which is always called before this.
     ~BoundTaskState() override {}
