@@ -67,6 +67,12 @@ void CompletedQueue::future_dropped(FutureWatch& watch) noexcept {
     delete &watch;
 }
 
+void CompletedQueue::find_awaiters(Awaiters& awaiters) const {
+    for (const Getter* getter = first_getter_; getter != nullptr; getter = getter->next_) {
+        getter->gate.find_awaiters(awaiters);
+    }
+}
+
 void CompletedQueue::timed_out() {
     pending_.stop_all();
     timeouts_ += count_;

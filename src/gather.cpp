@@ -42,6 +42,10 @@ void GatherChild::run() {
 
 void GatherChild::discard() noexcept { gather_->outer().release(); }
 
+void GatherChild::find_awaiters(Awaiters& awaiters) const {
+    awaiters.stand_ins.push_back(&gather_->outer());
+}
+
 void GatherBase::begin() {
     std::size_t count = 0;
     GatherChild* all = children(count);

@@ -409,6 +409,7 @@ void TaskBase::abandon() noexcept {
     for (ReadyQueue& ready = loop_->core().ready; !ready.empty();) ready.pop().discard();
     unlink(promise_of(outermost()).created());
     waiting_for_ = nullptr;
+    flags_ |= returned_flag; // who asks from now on where it stands must not look at its frames
     static_cast<void>(end(destroy_inner_frames(resume_), false));
     context_ = ContextRef();
     finish_with_exception(make_cancelled([] { return std::string("its event loop was closed"); }),

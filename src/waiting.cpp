@@ -18,6 +18,11 @@ void FutureWatch::begin(FutureBase& future) noexcept {
     }
 }
 
+// While a loop closes, a watcher may outlive the task that it watches for.
+void FutureWatch::find_awaiters(Awaiters& awaiters) const {
+    if (watcher_ != nullptr && !future_->loop().is_closed()) watcher_->find_awaiters(awaiters);
+}
+
 void FutureWatch::stop() noexcept {
     watcher_ = nullptr;
     if (future_->done()) return; // in the ready queue

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <coroutine>
 #include <functional>
 #include <memory>
 #include <stdexcept>
@@ -1100,6 +1101,23 @@ TEST(CreateTask, of_a_callable_that_throws_lets_that_out_and_makes_no_task) {
     });
 }
 
+TEST(CreateTask, of_a_callable_that_throws_destroys_it_and_its_arguments_once) {
+    run_test([]() -> Coro<> {
+        const auto captured = std::make_shared<int>(1);
+        const auto argument = std::make_shared<int>(2);
+        const auto throws = [captured](std::shared_ptr<int>) -> Coro<> (*)() {
+            throw std::logic_error("no coroutine");
+        };
+        const auto call = [throws](std::shared_ptr<int> given) -> Coro<> {
+            return throws(std::move(given))();
+        };
+        EXPECT_THROW(create_task(call, argument), std::logic_error);
+        EXPECT_EQ(captured.use_count(), 3); // with both lambdas
+        EXPECT_EQ(argument.use_count(), 1);
+        co_return;
+    });
+}
+
 TEST(CreateTask, of_a_coroutine_used_up_before_is_refused) {
     run_test([]() -> Coro<> {
         auto coroutine = answer();
@@ -1123,6 +1141,48 @@ TEST(CreateTask, of_another_awaitable) {
         c.cancel();
         const std::string end = co_await end_of(c);
         EXPECT_EQ(end, "cancelled");
+    });
+}
+
+// An awaitable that can only be moved.
+struct GivesOwned {
+    explicit GivesOwned(int number) : owned(std::make_unique<int>(number)) {}
+    std::unique_ptr<int> owned;
+    bool await_ready() const noexcept { return true; }
+    void await_suspend(std::coroutine_handle<>) const noexcept {}
+    std::unique_ptr<int> await_resume() noexcept { return std::move(owned); }
+};
+
+TEST(CreateTask, of_another_awaitable_on_a_loop_that_does_not_run_yet) {
+    VirtualClock clock;
+    const auto loop = asyncio::new_event_loop(asyncio::LoopOptions().clock(clock));
+    const asyncio::Context context;
+    const asyncio::ContextVar<int> variable("variable", 1);
+    context.run([&] { variable.set(2); });
+    const auto begin = loop->time();
+    const auto a = create_task(*loop, asyncio::sleep(1, std::string("word")));
+    const auto b = create_task(*loop, TaskOptions().name("b").context(context), GivesOwned(42));
+    EXPECT_EQ(b.get_name(), "b");
+    EXPECT_EQ(b.get_context().get(variable), 2);
+    EXPECT_FALSE(a.done());
+    asyncio::run_until_complete(*loop, a);
+    EXPECT_EQ(a.result(), "word");
+    EXPECT_EQ(*b.result(), 42);
+    EXPECT_EQ(loop->time() - begin, std::chrono::seconds(1));
+}
+
+TEST(CreateTask, of_another_awaitable_with_options) {
+    run_test([]() -> Coro<> {
+        auto& loop = get_running_loop();
+        const auto eager = create_task(loop, TaskOptions().eager_start(true),
+                                       asyncio::sleep(std::chrono::seconds(1)));
+        const auto named = create_task(TaskOptions().name("named"), asyncio::sleep(0, 1));
+        EXPECT_EQ(named.get_name(), "named");
+        const int one = co_await named;
+        EXPECT_EQ(one, 1);
+        const auto begin = loop.time();
+        co_await eager;
+        EXPECT_EQ(loop.time() - begin, std::chrono::seconds(1));
     });
 }
 
@@ -1155,6 +1215,8 @@ TEST(CreateTask, on_a_closed_loop_is_refused_and_closes_the_coroutine) {
         EXPECT_THROW(create_task(*loop, body(SetsFlag(gone))), RuntimeError);
         EXPECT_TRUE(gone);
         EXPECT_THROW(create_task(*loop, answer), RuntimeError);
+        EXPECT_THROW(create_task(*loop, asyncio::sleep(1)), RuntimeError);
+        EXPECT_THROW(create_task(*loop, TaskOptions(), asyncio::sleep(1)), RuntimeError);
     });
     EXPECT_EQ(errors, "");
 }

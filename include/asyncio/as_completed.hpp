@@ -58,6 +58,7 @@ class ASYNCIO_API CompletedQueue final : FutureWatcher, Timed {
   private:
     void future_done(FutureWatch& watch) override;
     void future_dropped(FutureWatch& watch) noexcept override;
+    void find_awaiters(Awaiters& awaiters) const override;
     void timed_out() override;
 
     WatchList pending_;
@@ -130,6 +131,14 @@ auto as_completed(Range&& awaitables, std::optional<Delay> timeout = std::nullop
     for (const F& future : futures) queue->add(future.state());
     if (!futures.empty() && timeout) queue->arm(loop, *timeout);
     return AsCompleted<F>(std::move(queue));
+}
+
+// Refused with a sentence.
+template <int n = 0> detail::Refused as_completed(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "as_completed takes a range of what can be awaited, such as a std::vector of "
+                  "tasks, and the time limit");
+    return {};
 }
 
 ASYNCIO_END_NAMESPACE

@@ -14,6 +14,7 @@
 #include <asyncio/futures.hpp>
 #include <asyncio/gather.hpp>
 #include <asyncio/generators.hpp>
+#include <asyncio/graph.hpp>
 #include <asyncio/locks.hpp>
 #include <asyncio/queues.hpp>
 #include <asyncio/result.hpp>

@@ -116,8 +116,17 @@ template <class A> class ForeignAwaiter final : public ForeignWait {
     A awaiter_;
 };
 
+// What takes this in place of its arguments refuses them with a sentence. Every other function is
+// a better match, also one of the user's that is found beside ours: a conversion is worse than
+// none, and a template worse than a function.
+struct AnyArgument {
+    template <class T> AnyArgument(const T&) noexcept {}
+};
+// For the static_assert in it, which would fail at once if it depended on nothing.
+template <auto...> inline constexpr bool never = false;
+
 // What a refused co_await gives, so that nothing but the refusal is reported.
-struct Refused {
+struct [[maybe_unused]] Refused {
     struct Anything {
         template <class T> operator T() const;
     };

@@ -101,4 +101,13 @@ auto ensure_future(EventLoop& loop, A&& awaitable,
     return detail::start_on(loop, std::forward<A>(awaitable), created);
 }
 
+// Refused with a sentence.
+template <int n = 0> detail::Refused ensure_future(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "ensure_future takes a coroutine, a task, a future, another awaitable, or a "
+                  "function without arguments that returns a coroutine; after a loop if one is "
+                  "given");
+    return {};
+}
+
 ASYNCIO_END_NAMESPACE

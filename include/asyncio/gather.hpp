@@ -63,6 +63,7 @@ class ASYNCIO_API GatherChild final : public FutureWaiter {
     void scheduled(FutureBase&) noexcept override;
     void run() override;
     void discard() noexcept override;
+    void find_awaiters(Awaiters& awaiters) const override;
 
   private:
     friend class GatherBase;
@@ -285,6 +286,17 @@ auto gather(ReturnExceptions, Range&& awaitables,
     constexpr bool move = !std::is_lvalue_reference_v<Range>;
     auto&& range = std::forward<Range>(awaitables);
     return detail::gather_range<true, move>(range, where);
+}
+
+// Refused with a sentence.
+template <int n = 0>
+detail::Refused gather(detail::AnyArgument, detail::AnyArgument = 0, detail::AnyArgument = 0,
+                       detail::AnyArgument = 0, detail::AnyArgument = 0, detail::AnyArgument = 0) {
+    static_assert(
+        detail::never<n>,
+        "gather takes coroutines, tasks, futures, other awaitables, and functions without "
+        "arguments that return a coroutine; or one range of such");
+    return {};
 }
 
 ASYNCIO_END_NAMESPACE

@@ -277,4 +277,22 @@ decltype(auto) run(F&& function, Args&&... arguments) {
     return run(RunOptions(), std::forward<F>(function), std::forward<Args>(arguments)...);
 }
 
+// Refused with a sentence.
+template <class T>
+detail::Refused::Anything run(const Coro<T>&, detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<sizeof(Task<T>)>,
+                  "run takes RunOptions after the coroutine: run(coroutine, "
+                  "RunOptions().debug(true)); arguments come after a function: run(function, "
+                  "arguments...)");
+    return {};
+}
+template <int n = 0>
+detail::Refused::Anything run(detail::AnyArgument, detail::AnyArgument = 0,
+                              detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "run takes a coroutine, another awaitable, or a function that returns a "
+                  "coroutine and the arguments for it; RunOptions come before a function");
+    return {};
+}
+
 ASYNCIO_END_NAMESPACE

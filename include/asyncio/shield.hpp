@@ -37,6 +37,9 @@ class ASYNCIO_API Shield {
         void scheduled(FutureBase&) noexcept override;
         void run() override;
         void discard() noexcept override;
+        void find_awaiters(Awaiters& awaiters) const override {
+            awaiters.stand_ins.push_back(&shield.outer_);
+        }
         Shield& shield;
     };
     struct Outer final : FutureWaiter {
@@ -93,6 +96,14 @@ shield(A&& awaitable, std::source_location created = std::source_location::curre
     auto outer = Future<T>::of(*state);
     state->begin();
     return outer;
+}
+
+// Refused with a sentence.
+template <int n = 0> detail::Refused shield(detail::AnyArgument) {
+    static_assert(detail::never<n>,
+                  "shield takes a coroutine, a task, a future, another awaitable, or a function "
+                  "without arguments that returns a coroutine");
+    return {};
 }
 
 ASYNCIO_END_NAMESPACE

@@ -83,6 +83,23 @@ class ASYNCIO_API TaskGroup final : detail::FutureWatcher {
         return add_bound(&options, std::forward<F>(function), std::forward<Args>(arguments)...);
     }
 
+    // Refused with a sentence.
+    template <class T>
+    Task<T> create_task(const Coro<T>&, detail::AnyArgument, detail::AnyArgument = 0) {
+        static_assert(detail::never<sizeof(Task<T>)>,
+                      "options come first: create_task(TaskOptions().name(...), coroutine); "
+                      "arguments come after a function: create_task(function, arguments...)");
+        return {};
+    }
+    template <int n = 0>
+    Task<> create_task(detail::AnyArgument, detail::AnyArgument = 0, detail::AnyArgument = 0,
+                       detail::AnyArgument = 0) {
+        static_assert(detail::never<n>,
+                      "create_task takes a coroutine, another awaitable, or a function that "
+                      "returns a coroutine and the arguments for it; TaskOptions come first");
+        return {};
+    }
+
     TaskGroup(const TaskGroup&) = delete;
     TaskGroup& operator=(const TaskGroup&) = delete;
 
@@ -129,6 +146,9 @@ class ASYNCIO_API TaskGroup final : detail::FutureWatcher {
     void abort();
     void future_done(detail::FutureWatch& watch) override;
     void future_dropped(detail::FutureWatch& watch) noexcept override;
+    void find_awaiters(detail::Awaiters& awaiters) const override {
+        awaiters.tasks.push_back(parent_);
+    }
 
     detail::TaskBase* parent_ = nullptr; // runs the body: set once entered
     detail::WatchList tasks_;            // those that are not done
@@ -182,6 +202,15 @@ ASYNCIO_CORO_WRAPPER Coro<detail::BodyResult<Body, TaskGroup>> task_group(TaskGr
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(Body);
     return detail::run_task_group<detail::BodyResult<Body, TaskGroup>, std::decay_t<Body>>(
         &group, std::forward<Body>(body));
+}
+
+// Refused with a sentence.
+template <int n = 0> detail::Refused task_group(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "task_group takes a body, after a TaskGroup of yours if there is one: a function "
+                  "that returns a coroutine, [&](asyncio::TaskGroup& group) -> asyncio::Coro<> { "
+                  "... }");
+    return {};
 }
 
 ASYNCIO_END_NAMESPACE

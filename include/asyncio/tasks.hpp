@@ -113,13 +113,9 @@ template <class T, class F, class... Args> class BoundTaskState final : public T
     template <class G, class... Given>
     explicit BoundTaskState(EventLoop& loop, G&& function, Given&&... arguments)
         : TaskState<T>(loop), kept_(std::forward<G>(function), std::forward<Given>(arguments)...) {
-        try {
-            std::coroutine_handle<Promise<T>> coroutine = kept_.call().take();
-            this->start(coroutine, coroutine.promise(), Location());
-        } catch (...) {
-            kept_.~Kept();
-            throw;
-        }
+        // If this throws, kept_ is destroyed by the language, a member of a union as it is.
+        std::coroutine_handle<Promise<T>> coroutine = kept_.call().take();
+        this->start(coroutine, coroutine.promise(), Location());
     }
     // Alive from the constructor to end(), which is always called before this.
     ~BoundTaskState() override {}
@@ -384,14 +380,6 @@ Task<T> create_task(EventLoop& loop, const TaskOptions& options, Coro<T> corouti
     return detail::make_task(loop, coroutine, created, &options);
 }
 
-// Refused with a sentence.
-template <class T, std::same_as<TaskOptions> Options>
-Task<T> create_task(const Coro<T>&, const Options&) {
-    static_assert(!std::same_as<Options, TaskOptions>,
-                  "options come first: create_task(TaskOptions().name(...), coroutine)");
-    return {};
-}
-
 // Makes a task of any other awaitable: `create_task(asyncio::sleep(1s))`.
 template <class A>
     requires detail::TaskableAwaitable<std::decay_t<A>>
@@ -400,10 +388,31 @@ auto create_task(A&& awaitable, std::source_location created = std::source_locat
     return create_task(detail::await_it<std::decay_t<A>>(std::forward<A>(awaitable)), created);
 }
 
-template <detail::TaskableAwaitable A>
-auto create_task(const TaskOptions& options, A awaitable,
+template <class A>
+    requires detail::TaskableAwaitable<std::decay_t<A>>
+auto create_task(EventLoop& loop, A&& awaitable,
                  std::source_location created = std::source_location::current()) {
-    return create_task(options, detail::await_it(std::move(awaitable)), created);
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A);
+    return create_task(loop, detail::await_it<std::decay_t<A>>(std::forward<A>(awaitable)),
+                       created);
+}
+
+template <class A>
+    requires detail::TaskableAwaitable<std::decay_t<A>>
+auto create_task(const TaskOptions& options, A&& awaitable,
+                 std::source_location created = std::source_location::current()) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A);
+    return create_task(options, detail::await_it<std::decay_t<A>>(std::forward<A>(awaitable)),
+                       created);
+}
+
+template <class A>
+    requires detail::TaskableAwaitable<std::decay_t<A>>
+auto create_task(EventLoop& loop, const TaskOptions& options, A&& awaitable,
+                 std::source_location created = std::source_location::current()) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(A);
+    return create_task(loop, options, detail::await_it<std::decay_t<A>>(std::forward<A>(awaitable)),
+                       created);
 }
 
 // Calls function(arguments...), which must return a coroutine, and makes that a task. The callable
@@ -440,6 +449,36 @@ auto create_task(EventLoop& loop, const TaskOptions& options, F&& function, Args
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F, Args...);
     return detail::create_bound_task(loop, &options, std::forward<F>(function),
                                      std::forward<Args>(arguments)...);
+}
+
+// Refused with a sentence.
+template <class T>
+Task<T> create_task(const Coro<T>&, detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<sizeof(Task<T>)>,
+                  "options come first: create_task(TaskOptions().name(...), coroutine); arguments "
+                  "come after a function: create_task(function, arguments...)");
+    return {};
+}
+template <class T>
+Task<T> create_task(EventLoop&, const Coro<T>&, detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<sizeof(Task<T>)>,
+                  "options come first: create_task(loop, TaskOptions().name(...), coroutine); "
+                  "arguments come after a function: create_task(loop, function, arguments...)");
+    return {};
+}
+template <class T> Task<T> create_task(const Future<T>&) {
+    static_assert(detail::never<sizeof(Task<T>)>,
+                  "a task or future is under way already: co_await it, or pass it to "
+                  "ensure_future() or shield()");
+    return {};
+}
+template <int n = 0>
+Task<> create_task(detail::AnyArgument, detail::AnyArgument = 0, detail::AnyArgument = 0,
+                   detail::AnyArgument = 0, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "create_task takes a coroutine, another awaitable, or a function that returns a "
+                  "coroutine and the arguments for it; a loop and TaskOptions come first");
+    return {};
 }
 
 // The task that runs now; not valid() in a callback. Throws RuntimeError if no loop runs.

@@ -230,4 +230,24 @@ wait_for(A&& awaitable, std::optional<Delay> delay,
         std::forward<A>(awaitable), delay, created);
 }
 
+// Refused with a sentence.
+template <int n = 0> detail::Refused timeout(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "timeout takes the time first, then a body: a function, called with a Timeout& "
+                  "or nothing, that returns a coroutine; for a coroutine there is "
+                  "wait_for(coroutine, 2s)");
+    return {};
+}
+template <int n = 0> detail::Refused timeout_at(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "timeout_at takes a time on the loop's clock first, loop.time() + 2s, then a "
+                  "body: a function, called with a Timeout& or nothing, that returns a coroutine");
+    return {};
+}
+template <int n = 0> detail::Refused wait_for(detail::AnyArgument, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>, "wait_for takes what is awaited, then how long, or "
+                                    "std::nullopt: wait_for(coroutine, 2s)");
+    return {};
+}
+
 ASYNCIO_END_NAMESPACE

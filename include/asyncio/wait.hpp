@@ -48,6 +48,7 @@ class ASYNCIO_API WaitForMany final : FutureWatcher, Timed {
   private:
     void future_done(FutureWatch& watch) override;
     void future_dropped(FutureWatch& watch) noexcept override;
+    void find_awaiters(Awaiters& awaiters) const override { gate.find_awaiters(awaiters); }
     void timed_out() override { gate.open(); }
 
     WatchList watches_; // of those that are not done
@@ -85,14 +86,26 @@ template <std::ranges::input_range Range>
 // NOLINTNEXTLINE(cppcoreguidelines-missing-std-forward): its elements are copied
 ASYNCIO_CORO_WRAPPER auto wait(Range&& futures, ReturnWhen return_when = ALL_COMPLETED,
                                std::optional<Delay> timeout = std::nullopt) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(Range);
     using F = std::remove_cvref_t<std::ranges::range_value_t<Range>>;
-    static_assert(detail::FutureHandle<F>, "wait() takes a range of tasks or futures: make a task "
-                                           "of each coroutine first, by create_task");
-    std::vector<F> all;
+    static_assert(detail::FutureHandle<F>, "wait takes a range of tasks or futures: make a task of "
+                                           "each coroutine first, by create_task");
     if constexpr (detail::FutureHandle<F>) {
+        std::vector<F> all;
         for (auto&& future : futures) all.push_back(future);
+        return detail::wait_for_many<F>(std::move(all), return_when, timeout);
+    } else {
+        return detail::Refused();
     }
-    return detail::wait_for_many<F>(std::move(all), return_when, timeout);
+}
+
+// Refused with a sentence.
+template <int n = 0>
+detail::Refused wait(detail::AnyArgument, detail::AnyArgument = 0, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "wait takes a range of tasks or futures, then when to return, then the time "
+                  "limit: wait(tasks, asyncio::ALL_COMPLETED, 2s); gather takes them one by one");
+    return {};
 }
 
 ASYNCIO_END_NAMESPACE

@@ -50,6 +50,36 @@
 // CASE_as_result [gcc < 13]: fails only with "name it first and pass it as it is"
 // CASE_task_of_awaiter: compiles
 // CASE_task_of_awaiter [gcc < 13]: fails only with "name it first and pass it as it is"
+// CASE_task_of_awaiter_with_options: compiles
+// CASE_task_of_awaiter_with_options [gcc < 13]: fails only with "name it first and pass it"
+// CASE_task_of_awaiter_with_loop: compiles
+// CASE_task_of_awaiter_with_loop [gcc < 13]: fails only with "name it first and pass it"
+// CASE_task_group: compiles
+// CASE_task_group [gcc < 13]: fails only with "name it first and pass it"
+// CASE_task_group_of_ours: compiles
+// CASE_task_group_of_ours [gcc < 13]: fails only with "name it first and pass it"
+// CASE_task_of_a_group: compiles
+// CASE_task_of_a_group [gcc < 13]: fails only with "name it first and pass it"
+// CASE_task_of_a_group_with_options: compiles
+// CASE_task_of_a_group_with_options [gcc < 13]: fails only with "name it first and pass it"
+// CASE_timeout: compiles
+// CASE_timeout [gcc < 13]: fails only with "name it first and pass it"
+// CASE_timeout_at: compiles
+// CASE_timeout_at [gcc < 13]: fails only with "name it first and pass it"
+// CASE_wait_for: compiles
+// CASE_wait_for [gcc < 13]: fails only with "name it first and pass it"
+// CASE_wait_for_awaiter: compiles
+// CASE_wait_for_awaiter [gcc < 13]: fails only with "name it first and pass it"
+// CASE_wait_array: compiles
+// CASE_wait_array [gcc < 13]: fails only with "name it first and pass it"
+// CASE_as_completed_array: compiles
+// CASE_as_completed_array [gcc < 13]: fails only with "name it first and pass it"
+// CASE_shield: compiles
+// CASE_shield [gcc < 13]: fails only with "name it first and pass it"
+// CASE_ensure_future: compiles
+// CASE_ensure_future [gcc < 13]: fails only with "name it first and pass it"
+// CASE_ensure_future_with_loop: compiles
+// CASE_ensure_future_with_loop [gcc < 13]: fails only with "name it first and pass it"
 
 // Safe, so taken everywhere:
 
@@ -64,6 +94,7 @@
 // CASE_named_aggregate: compiles
 // CASE_run: compiles
 // CASE_callbacks: compiles
+// CASE_scopes: compiles
 
 #include <asyncio/asyncio.hpp>
 
@@ -224,6 +255,77 @@ Coro<> f(Owner p) { static_cast<void>(co_await asyncio::as_result(OwningAwaiter{
 #ifdef CASE_task_of_awaiter
 Coro<> f(Owner p) { co_await asyncio::create_task(OwningAwaiter{p}); }
 #endif
+#ifdef CASE_task_of_awaiter_with_options
+Coro<> f(Owner p) {
+    co_await asyncio::create_task(asyncio::TaskOptions().name("n"), OwningAwaiter{p});
+}
+#endif
+#ifdef CASE_task_of_awaiter_with_loop
+Coro<> f(Owner p) { co_await asyncio::create_task(asyncio::get_running_loop(), OwningAwaiter{p}); }
+#endif
+#ifdef CASE_task_group
+Coro<> f(Owner p) {
+    co_await asyncio::task_group([p](asyncio::TaskGroup&) -> Coro<int> { co_return *p; });
+}
+#endif
+#ifdef CASE_task_group_of_ours
+Coro<> f(asyncio::TaskGroup& group, Owner p) {
+    co_await asyncio::task_group(group, [p](asyncio::TaskGroup&) -> Coro<int> { co_return *p; });
+}
+#endif
+#ifdef CASE_task_of_a_group
+Coro<> f(asyncio::TaskGroup& group, Owner p) {
+    co_await group.create_task([p]() -> Coro<int> { co_return *p; });
+}
+#endif
+#ifdef CASE_task_of_a_group_with_options
+Coro<> f(asyncio::TaskGroup& group, Owner p) {
+    co_await group.create_task(asyncio::TaskOptions().name("n"), OwningAwaiter{p});
+}
+#endif
+#ifdef CASE_timeout
+Coro<> f(Owner p) {
+    co_await asyncio::timeout(1, [p](asyncio::Timeout&) -> Coro<int> { co_return *p; });
+}
+#endif
+#ifdef CASE_timeout_at
+Coro<> f(Owner p, asyncio::TimePoint when) {
+    co_await asyncio::timeout_at(when, [p]() -> Coro<int> { co_return *p; });
+}
+#endif
+#ifdef CASE_wait_for
+Coro<> f(Owner p) {
+    co_await asyncio::wait_for([p]() -> Coro<int> { co_return *p; }, 1);
+}
+#endif
+#ifdef CASE_wait_for_awaiter
+Coro<> f(Owner p) { co_await asyncio::wait_for(OwningAwaiter{p}, 1); }
+#endif
+#ifdef CASE_wait_array
+Coro<> f(asyncio::Task<> a, asyncio::Task<> b) {
+    co_await asyncio::wait(std::array<asyncio::Task<>, 2>{a, b});
+}
+#endif
+#ifdef CASE_as_completed_array
+Coro<> f(asyncio::Task<> a, asyncio::Task<> b) {
+    co_await asyncio::as_completed(std::array<asyncio::Task<>, 2>{a, b}).next();
+}
+#endif
+#ifdef CASE_shield
+Coro<> f(Owner p) {
+    co_await asyncio::shield([p]() -> Coro<int> { co_return *p; });
+}
+#endif
+#ifdef CASE_ensure_future
+Coro<> f(Owner p) {
+    co_await asyncio::ensure_future([p]() -> Coro<int> { co_return *p; });
+}
+#endif
+#ifdef CASE_ensure_future_with_loop
+Coro<> f(Owner p) {
+    co_await asyncio::ensure_future(asyncio::get_running_loop(), OwningAwaiter{p});
+}
+#endif
 
 #ifdef CASE_named
 Coro<> f(Owner p) {
@@ -321,5 +423,32 @@ void f(Owner p, asyncio::EventLoop& loop, asyncio::Future<int> future) {
     loop.call_soon([p] {});
     loop.call_later(1, [p] {});
     future.add_done_callback([p] {});
+}
+#endif
+#ifdef CASE_scopes
+Coro<> f(Owner p) {
+    int n = 1;
+    co_await asyncio::task_group([&](asyncio::TaskGroup& group) -> Coro<> {
+        group.create_task([&n]() -> Coro<int> { co_return n; });
+        group.create_task([](Owner q) -> Coro<int> { co_return *q; }, p);
+        group.create_task(asyncio::sleep(1));
+        co_return;
+    });
+    co_await asyncio::timeout(1, [&]() -> Coro<int> { co_return n; });
+    co_await asyncio::wait_for([&]() -> Coro<int> { co_return n; }, 1);
+    co_await asyncio::shield(plain);
+    co_await asyncio::ensure_future(Functor(p));
+    auto body = [p](asyncio::TaskGroup&) -> Coro<int> { co_return *p; };
+    co_await asyncio::task_group(body);
+    co_await asyncio::task_group(asyncio::moved(body));
+    auto named = [p]() -> Coro<int> { co_return *p; };
+    co_await asyncio::timeout(1, named);
+    co_await asyncio::timeout_at(asyncio::get_running_loop().time(), asyncio::moved(named));
+    OwningAwaiter awaiter{p};
+    co_await asyncio::wait_for(awaiter, 1);
+    co_await asyncio::create_task(asyncio::get_running_loop(), asyncio::TaskOptions(), awaiter);
+    std::array<asyncio::Task<int>, 1> tasks{asyncio::create_task(plain)};
+    co_await asyncio::wait(tasks);
+    co_await asyncio::as_completed(tasks).next();
 }
 #endif

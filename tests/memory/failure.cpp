@@ -330,6 +330,20 @@ TEST(MemoryFailure, in_waits_for_several) {
     });
 }
 
+TEST(MemoryFailure, in_call_graphs) {
+    fail_each("a call graph", Told::always, []() -> Coro<> {
+        auto first = create_task(child(1));
+        const auto waiting = [first]() -> Coro<> { co_await asyncio::shield(first); };
+        auto second = create_task(waiting);
+        co_await asyncio::sleep(0);
+        const asyncio::FutureCallGraph graph = asyncio::capture_call_graph(first);
+        EXPECT_LE(graph.awaited_by().size(), 1U); // none if the shield has failed
+        EXPECT_FALSE(asyncio::format_call_graph(first).empty());
+        EXPECT_FALSE(asyncio::format_call_graph().empty());
+        co_await second;
+    });
+}
+
 TEST(MemoryFailure, in_callbacks_and_timers) {
     fail_each("call_soon, call_later, call_at", Told::always, []() -> Coro<> {
         EventLoop& loop = get_running_loop();

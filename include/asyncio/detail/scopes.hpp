@@ -10,15 +10,6 @@
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
-// body(scope), or body() if it does not take that: must return a coroutine.
-template <class Body, class Scope> ASYNCIO_CORO_WRAPPER auto call_body(Body& body, Scope& scope) {
-    if constexpr (std::is_invocable_v<Body&, Scope&>) {
-        return body(scope);
-    } else {
-        return body();
-    }
-}
-
 template <class Body, class Scope>
 inline constexpr bool is_body = [] {
     using B = std::decay_t<Body>;
@@ -30,6 +21,17 @@ inline constexpr bool is_body = [] {
 }();
 template <class Body, class Scope>
 concept BodyOf = is_body<Body, Scope>;
+
+// body(scope), or body() if it does not take that: must return a coroutine.
+template <class Body, class Scope>
+    requires BodyOf<Body, Scope>
+ASYNCIO_CORO_WRAPPER auto call_body(Body& body, Scope& scope) {
+    if constexpr (std::is_invocable_v<Body&, Scope&>) {
+        return body(scope);
+    } else {
+        return body();
+    }
+}
 
 template <class Body, class Scope>
 using BodyResult = typename decltype(call_body(std::declval<std::decay_t<Body>&>(),

@@ -30,6 +30,13 @@ template <class Message> std::exception_ptr make_cancelled(Message message) noex
     }
 }
 
+// Who waits for a future, as call graphs show it. See graph.hpp.
+struct Awaiters {
+    std::vector<FutureBase*> tasks;
+    // Futures by way of which others wait: in their place stands who waits for them.
+    std::vector<FutureBase*> stand_ins;
+};
+
 // Someone who waits for a future: linked in the future's list until it is done, then in the ready
 // queue. All of them run in the turn after the future was done, in the order in which they came.
 class ASYNCIO_API FutureWaiter : public Operation {
@@ -39,6 +46,8 @@ class ASYNCIO_API FutureWaiter : public Operation {
     // The future was destroyed without ever being done.
     virtual void forgotten() noexcept {}
     virtual DoneCallbackBase* as_done_callback() noexcept { return nullptr; }
+    // Adds on whose behalf it waits, if that is known.
+    virtual void find_awaiters(Awaiters&) const {}
     CancelOutcome try_cancel() noexcept override { return CancelOutcome::already_done; }
 
     // For FutureBase.
@@ -218,6 +227,11 @@ class ASYNCIO_API TaskBase : public FutureBase {
     // The awaits at which its frames stand, the innermost first; of one that has not begun, where
     // its function stands. Empty once its coroutine has ended.
     std::vector<Location> await_chain() const;
+    // Its coroutine runs just now, or has called what makes and runs an eager task.
+    bool is_running() const noexcept {
+        return (flags_ & (started_flag | suspended_flag | returned_flag)) == started_flag &&
+               !done();
+    }
     // describe() for a report that has the await chain on lines of its own, and that.
     std::vector<ExceptionContext::Detail> report() const;
     std::string describe_tasks() const override;
@@ -376,6 +390,7 @@ inline constexpr Adopt adopt;
 class ASYNCIO_API TaskWaiter : public FutureWaiter {
   public:
     CancelOutcome try_cancel() noexcept override;
+    void find_awaiters(Awaiters& awaiters) const override { awaiters.tasks.push_back(task_); }
     FutureBase& future() const noexcept { return *future_; }
     // Ends the wait though the future is not done. The await then throws CancelledError.
     void detach() noexcept;

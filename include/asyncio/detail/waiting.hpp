@@ -26,6 +26,10 @@ class ASYNCIO_API Gate final : public Operation {
         return task_ != nullptr && !open_ && !task_->is_interrupted();
     }
     bool is_open() const noexcept { return open_; }
+    // A task whose frame waits, or that has been woken and has not gone on yet.
+    void find_awaiters(Awaiters& awaiters) const {
+        if (task_ != nullptr) awaiters.tasks.push_back(task_);
+    }
     // The frame goes on in the next turn.
     void open() noexcept {
         if (std::exchange(open_, true)) return;
@@ -77,6 +81,8 @@ class ASYNCIO_API FutureWatcher {
     virtual void future_done(FutureWatch& watch) = 0;
     // The loop was closed instead.
     virtual void future_dropped(FutureWatch& watch) noexcept = 0;
+    // Adds on whose behalf it watches.
+    virtual void find_awaiters(Awaiters& awaiters) const = 0;
 
     FutureWatcher(const FutureWatcher&) = delete;
     FutureWatcher& operator=(const FutureWatcher&) = delete;
@@ -96,6 +102,7 @@ class ASYNCIO_API FutureWatch final : public FutureWaiter, public Pooled {
 
     void begin(FutureBase& future) noexcept;
     FutureBase& future() const noexcept { return *future_; }
+    void find_awaiters(Awaiters& awaiters) const override;
     // The watcher is not told any more; the watch deletes itself. Requires: begun, and not told
     // yet.
     void stop() noexcept;
@@ -162,6 +169,7 @@ class ASYNCIO_API CancelAndWait final : FutureWatcher {
   private:
     void future_done(FutureWatch& watch) override;
     void future_dropped(FutureWatch& watch) noexcept override;
+    void find_awaiters(Awaiters& awaiters) const override { done_.find_awaiters(awaiters); }
 
     Gate done_;
     FutureWatch* watch_;
