@@ -243,4 +243,14 @@ run_coroutine_threadsafe(A&& coroutine, EventLoop& loop,
     return future;
 }
 
+// Refused with a sentence.
+template <int n = 0>
+detail::Refused run_coroutine_threadsafe(detail::AnyArgument, detail::AnyArgument = 0,
+                                         detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "run_coroutine_threadsafe takes a coroutine, or a function without arguments that "
+                  "makes one, and then the loop: run_coroutine_threadsafe(work(x), loop)");
+    return {};
+}
+
 ASYNCIO_END_NAMESPACE

@@ -47,8 +47,8 @@
 // CASE_gather_a_number_for_results: fails only with "gather takes coroutines, tasks, futures,"
 // CASE_gather_numbers: fails only with "gather takes coroutines, tasks, futures,"
 // CASE_futures_right: compiles
-// CASE_threadsafe_the_loop_first: fails with "no matching function"
-// CASE_threadsafe_of_nothing: fails with "no matching function"
+// CASE_threadsafe_the_loop_first: fails with "run_coroutine_threadsafe takes a coroutine"
+// CASE_threadsafe_of_nothing: fails with "run_coroutine_threadsafe takes a coroutine"
 // CASE_threadsafe_awaited: fails only with "co_await takes a Coro, a Task, a Future"
 // CASE_threadsafe_right: compiles
 // CASE_lock_acquire_dropped: fails only with "nobody waits, and nothing is had, until"
