@@ -169,7 +169,11 @@ class Generator {
     // was woken, or nearly. Gives the permits that the semaphore must have.
     long contest(Node& main) {
         const auto add = [&main](Node statement) { main.children.push_back(std::move(statement)); };
-        const long kind = random_.below(6);
+        const long kind = random_.below(7);
+        if (kind == 6) {
+            cancel_group(main);
+            return random_.below(3);
+        }
         const long kind_of_queue = random_.below(3);
         Node waits;
         Node wakes;
@@ -217,6 +221,30 @@ class Generator {
         const long place = random_.below(tasks);
         add(Node{Op::cancel, {place, random_.below(2)}, {}});
         return 0;
+    }
+    // A group whose tasks fail is cancelled from outside, and what runs it awaits again after that.
+    void cancel_group(Node& main) {
+        const auto add = [&main](Node statement) { main.children.push_back(std::move(statement)); };
+        Node inside{Op::do_, {}, {}};
+        const long tasks = 1 + random_.below(2);
+        for (long i = 0; i < tasks; ++i) {
+            Node fails{Op::do_, {}, {}};
+            const long turns = random_.below(3);
+            for (long turn = 0; turn < turns; ++turn)
+                fails.children.push_back(Node{Op::sleep, {0}, {}});
+            fails.children.push_back(Node{Op::raise, {random_.below(4)}, {}});
+            inside.children.push_back(Node{Op::group_spawn, {1 + i}, {std::move(fails)}});
+        }
+        if (random_.one_in(2)) inside.children.push_back(Node{Op::sleep, {2}, {}});
+        const Node group{Op::do_, {}, {Node{Op::group, {}, {std::move(inside)}}}};
+        Node body{Op::do_, {}, {Node{Op::try_, {5, 0}, {group, Node{Op::do_, {}, {}}}}}};
+        body.children.push_back(Node{Op::status, {0}, {}});
+        body.children.push_back(Node{Op::sleep, {random_.below(2)}, {}});
+        body.children.push_back(statement(2, false));
+        add(Node{Op::spawn, {0, 0}, {std::move(body)}});
+        const long turns = 1 + random_.below(4);
+        for (long turn = 0; turn < turns; ++turn) add(Node{Op::sleep, {0}, {}});
+        add(Node{Op::cancel, {0, random_.below(2)}, {}});
     }
     Node spawn(int depth) {
         long mode = 0;
