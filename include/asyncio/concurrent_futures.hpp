@@ -247,9 +247,10 @@ run_coroutine_threadsafe(A&& coroutine, EventLoop& loop,
 template <int n = 0>
 detail::Refused run_coroutine_threadsafe(detail::AnyArgument, detail::AnyArgument = 0,
                                          detail::AnyArgument = 0) {
-    static_assert(detail::never<n>,
-                  "run_coroutine_threadsafe takes a coroutine, or a function without arguments that "
-                  "makes one, and then the loop: run_coroutine_threadsafe(work(x), loop)");
+    static_assert(
+        detail::never<n>,
+        "run_coroutine_threadsafe takes a coroutine, or a function without arguments that "
+        "makes one, and then the loop: run_coroutine_threadsafe(work(x), loop)");
     return {};
 }
 
