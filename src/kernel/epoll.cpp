@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <asyncio/exceptions.hpp>
 #include <asyncio/kernel/backend.hpp>
 
 #include <cerrno>
@@ -6,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <system_error>
 #include <unordered_map>
+#include <vector>
 
 ASYNCIO_BEGIN_NAMESPACE
 
@@ -19,7 +21,7 @@ namespace {
 
 class EpollBackend final : public Backend {
   public:
-    explicit EpollBackend(const SystemCalls& calls) : calls_(calls) {
+    explicit EpollBackend(const SystemCalls& calls) : Backend(calls) {
         epoll_ = calls_.epoll_create1(EPOLL_CLOEXEC);
         if (epoll_ < 0) fail(errno, "epoll_create1");
         wake_ = calls_.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -29,7 +31,7 @@ class EpollBackend final : public Backend {
             fail(error, "eventfd");
         }
         // Edge-triggered: a wake-up is seen once and the counter need never be read back.
-        epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.fd = wake_}};
+        epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.u64 = number(wake_)}};
         if (calls_.epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) != 0) {
             const int error = errno;
             calls_.close(wake_);
@@ -57,6 +59,7 @@ class EpollBackend final : public Backend {
             forget(descriptor);
             return;
         }
+        if (is_attached(descriptor)) throw_in_use(descriptor);
         const auto [entry, is_new] = watched_.try_emplace(descriptor);
         const std::uint32_t events = (reader != nullptr ? std::uint32_t{EPOLLIN} : 0U) |
                                      (writer != nullptr ? std::uint32_t{EPOLLOUT} : 0U);
@@ -67,7 +70,28 @@ class EpollBackend final : public Backend {
             fail(error, what);
         }
         entry->second = {reader, writer};
-        watched_count_ = watched_.size();
+        if (is_new) ++watched_count_;
+    }
+
+    void attach(int descriptor, EdgeWatcher& watcher) override {
+        const auto index = static_cast<std::size_t>(descriptor);
+        if (watched_.contains(descriptor) || is_attached(descriptor)) throw_in_use(descriptor);
+        if (index >= attached_.size()) attached_.resize(index + index / 2 + 16);
+        epoll_event event{.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                          .data = {.ptr = &watcher}};
+        if (calls_.epoll_ctl(epoll_, EPOLL_CTL_ADD, descriptor, &event) != 0) {
+            fail(errno, "watching descriptor " + std::to_string(descriptor));
+        }
+        attached_[index] = true;
+        ++watched_count_;
+    }
+
+    void detach(int descriptor) noexcept override {
+        attached_[static_cast<std::size_t>(descriptor)] = false;
+        --watched_count_;
+        // Not left to close(): the socket may live on in a copy of the descriptor, in a child.
+        epoll_event unused{};
+        calls_.epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, &unused);
     }
 
     void wait(std::int64_t timeout_ns, detail::ReadyQueue& ready) override {
@@ -90,6 +114,20 @@ class EpollBackend final : public Backend {
     }
 
   private:
+    // How an event tells a descriptor that is watched from an EdgeWatcher, whose address is even.
+    static std::uint64_t number(int descriptor) noexcept {
+        return static_cast<std::uint64_t>(descriptor) << 1 | 1;
+    }
+    bool is_attached(int descriptor) const noexcept {
+        const auto index = static_cast<std::size_t>(descriptor);
+        return index < attached_.size() && attached_[index];
+    }
+    [[noreturn]] static void throw_in_use(int descriptor) {
+        throw RuntimeError("descriptor " + std::to_string(descriptor) +
+                           " is in use already, by a socket, a stream or a transport, or by "
+                           "add_reader() or add_writer()");
+    }
+
     struct Watchers {
         Watcher* reader = nullptr;
         Watcher* writer = nullptr;
@@ -102,8 +140,15 @@ class EpollBackend final : public Backend {
         }
         for (int i = 0; i < count; ++i) {
             const epoll_event& event = events_[i];
-            if (event.data.fd == wake_) continue;
-            const auto entry = watched_.find(event.data.fd);
+            if ((event.data.u64 & 1) == 0) [[likely]] {
+                constexpr std::uint32_t ends = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+                static_cast<EdgeWatcher*>(event.data.ptr)
+                    ->edges((event.events & (EPOLLIN | ends)) != 0,
+                            (event.events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0,
+                            (event.events & ends) != 0, ready);
+                continue;
+            }
+            const auto entry = watched_.find(static_cast<int>(event.data.u64 >> 1));
             if (entry == watched_.end()) continue;
             // An error or a hang-up is told to both, who learn it from their own calls.
             if ((event.events & ~std::uint32_t{EPOLLOUT}) != 0 && entry->second.reader != nullptr) {
@@ -137,7 +182,7 @@ class EpollBackend final : public Backend {
     // 0 or an errno. A descriptor that was closed without being forgotten has left epoll by itself,
     // and its number may have come back: then what the table believes is put right.
     int control(int operation, int descriptor, std::uint32_t events) noexcept {
-        epoll_event event{.events = events, .data = {.fd = descriptor}};
+        epoll_event event{.events = events, .data = {.u64 = number(descriptor)}};
         if (calls_.epoll_ctl(epoll_, operation, descriptor, &event) == 0) return 0;
         if (operation == EPOLL_CTL_MOD && errno == ENOENT) {
             operation = EPOLL_CTL_ADD;
@@ -153,17 +198,17 @@ class EpollBackend final : public Backend {
         const auto entry = watched_.find(descriptor);
         if (entry == watched_.end()) return;
         watched_.erase(entry);
-        watched_count_ = watched_.size();
+        --watched_count_;
         // Fails if the descriptor is closed already, which is as good.
         epoll_event unused{};
         calls_.epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, &unused);
     }
 
-    const SystemCalls& calls_;
     int epoll_ = -1;
     int wake_ = -1;
     bool has_pwait2_ = true;
     std::unordered_map<int, Watchers> watched_;
+    std::vector<bool> attached_; // by descriptor
     static constexpr int capacity = 256;
     epoll_event events_[capacity]; // what one wait() finds
 };

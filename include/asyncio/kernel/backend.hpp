@@ -21,6 +21,19 @@ class ASYNCIO_API Watcher {
     ~Watcher() = default;
 };
 
+// Who is told of a descriptor's edges: that since the last time it has become readable or writable,
+// or that the peer has ended or reset the connection. Queues what is to run, and runs nothing
+// itself.
+class ASYNCIO_API EdgeWatcher {
+  public:
+    // `hangup`: no more data will come than what is there; comes with `readable`.
+    virtual void edges(bool readable, bool writable, bool hangup,
+                       detail::ReadyQueue& ready) noexcept = 0;
+
+  protected:
+    ~EdgeWatcher() = default;
+};
+
 // One way to wait for descriptors. Belongs to one loop; everything but wake() is called on the
 // loop's thread only. Errors of the system are thrown as std::system_error.
 class ASYNCIO_API Backend {
@@ -36,6 +49,15 @@ class ASYNCIO_API Backend {
     // again at each wait() for as long as it holds. Both null: the descriptor is forgotten, which
     // never throws.
     virtual void watch(int descriptor, Watcher* reader, Watcher* writer) = 0;
+
+    // Watches both directions at their edges, by one registration until detach(): what the watcher
+    // does not use up it is not told of again. A descriptor is either attached or watched, not
+    // both: throws RuntimeError then, and std::system_error if the kernel cannot watch it.
+    virtual void attach(int descriptor, EdgeWatcher& watcher) = 0;
+    // Before the descriptor is closed. Requires: attached.
+    virtual void detach(int descriptor) noexcept = 0;
+
+    const SystemCalls& calls() const noexcept { return calls_; }
 
     // True if a descriptor is watched, other than the loop's own for wake().
     bool watches_any() const noexcept { return watched_count_ != 0; }
@@ -58,9 +80,12 @@ class ASYNCIO_API Backend {
     virtual void wake() noexcept = 0;
 
   protected:
+    explicit Backend(const SystemCalls& calls) noexcept : calls_(calls) {}
+
     // What poll_() has found, or -1 with errno: tells the watchers, or throws.
     virtual void found(int count, detail::ReadyQueue& ready) = 0;
 
+    const SystemCalls& calls_;
     std::size_t watched_count_ = 0;
     // epoll_wait, and what it is called with.
     int (*poll_)(int, epoll_event*, int, int) = nullptr;

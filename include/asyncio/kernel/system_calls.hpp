@@ -10,6 +10,7 @@
 #include <csignal>
 #include <ctime>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 ASYNCIO_BEGIN_NAMESPACE
@@ -24,6 +25,24 @@ struct ASYNCIO_API SystemCalls {
     ssize_t (*read)(int descriptor, void* buffer, std::size_t size);
     ssize_t (*write)(int descriptor, const void* buffer, std::size_t size);
     int (*close)(int descriptor);
+
+    int (*socket)(int family, int type, int protocol);
+    int (*bind)(int descriptor, const sockaddr* address, socklen_t size);
+    int (*listen)(int descriptor, int backlog);
+    int (*accept4)(int descriptor, sockaddr* address, socklen_t* size, int flags);
+    int (*connect)(int descriptor, const sockaddr* address, socklen_t size);
+    int (*shutdown)(int descriptor, int how);
+    int (*getsockname)(int descriptor, sockaddr* address, socklen_t* size);
+    int (*getpeername)(int descriptor, sockaddr* address, socklen_t* size);
+    int (*getsockopt)(int descriptor, int level, int option, void* value, socklen_t* size);
+    int (*setsockopt)(int descriptor, int level, int option, const void* value, socklen_t size);
+    ssize_t (*recv)(int descriptor, void* buffer, std::size_t size, int flags);
+    ssize_t (*recvmsg)(int descriptor, msghdr* message, int flags);
+    int (*recvmmsg)(int descriptor, mmsghdr* messages, unsigned int count, int flags,
+                    timespec* timeout);
+    ssize_t (*send)(int descriptor, const void* data, std::size_t size, int flags);
+    ssize_t (*sendmsg)(int descriptor, const msghdr* message, int flags);
+    int (*sendmmsg)(int descriptor, mmsghdr* messages, unsigned int count, int flags);
 
     // The kernel's own.
     static const SystemCalls& real() noexcept;
