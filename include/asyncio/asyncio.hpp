@@ -2,6 +2,7 @@
 // All of asyncio.
 #pragma once
 
+#include <asyncio/address.hpp>
 #include <asyncio/as_completed.hpp>
 #include <asyncio/as_result.hpp>
 #include <asyncio/concurrent_futures.hpp>
@@ -21,6 +22,7 @@
 #include <asyncio/runners.hpp>
 #include <asyncio/shield.hpp>
 #include <asyncio/sleep.hpp>
+#include <asyncio/sockets.hpp>
 #include <asyncio/taskgroups.hpp>
 #include <asyncio/tasks.hpp>
 #include <asyncio/timeouts.hpp>

@@ -225,6 +225,7 @@ struct LoopCore {
     TaskBase* current_task = nullptr;
     Runnable* tasks = nullptr;               // those that are not done; each unlinks itself
     std::unique_ptr<LoopExtra> task_factory; // null: tasks are made as usual
+    std::unique_ptr<LoopExtra> io;           // what sockets share; null: there were none
     std::uint64_t last_done_callback = 0;
     std::uint32_t references = 1; // futures and handles may outlive the loop's owner
     std::unique_ptr<ShutdownStep> shutdown_steps[shutdown_stages]; // null: there is nothing to do
@@ -427,6 +428,7 @@ class ASYNCIO_API EventLoop {
     }
 
     // For the floors above.
+    Backend& backend_while_closing() const noexcept { return *backend_; }
     detail::LoopCore& core() noexcept { return core_; }
     void retain() noexcept { ++core_.references; }
     void release() noexcept {

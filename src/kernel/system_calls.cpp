@@ -31,6 +31,10 @@ constexpr SystemCalls real_calls = {
     .write = &::write,
     .close = &::close,
     .socket = [](int family, int type, int protocol) { return ::socket(family, type, protocol); },
+    .socketpair =
+        [](int family, int type, int protocol, int* descriptors) {
+            return ::socketpair(family, type, protocol, descriptors);
+        },
     .bind = [](int descriptor, const sockaddr* address,
                socklen_t size) { return ::bind(descriptor, address, size); },
     .listen = [](int descriptor, int backlog) { return ::listen(descriptor, backlog); },

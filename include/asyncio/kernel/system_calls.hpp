@@ -27,6 +27,7 @@ struct ASYNCIO_API SystemCalls {
     int (*close)(int descriptor);
 
     int (*socket)(int family, int type, int protocol);
+    int (*socketpair)(int family, int type, int protocol, int* descriptors);
     int (*bind)(int descriptor, const sockaddr* address, socklen_t size);
     int (*listen)(int descriptor, int backlog);
     int (*accept4)(int descriptor, sockaddr* address, socklen_t* size, int flags);

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+#include <asyncio/detail/channel.hpp>
+
+#include <new>
+#include <system_error>
+
+ASYNCIO_BEGIN_NAMESPACE
+namespace detail {
+
+const SystemCalls& current_system_calls() noexcept {
+    const EventLoop* loop = get_running_loop_or_null();
+    return loop != nullptr && !loop->is_closed() ? loop->backend().calls() : SystemCalls::real();
+}
+
+std::exception_ptr make_system_error(int error, const std::string& what) {
+    return std::make_exception_ptr(std::system_error(error, std::generic_category(), what));
+}
+
+void throw_system_error(int error, const std::string& what) {
+    throw std::system_error(error, std::generic_category(), what);
+}
+
+Io& Io::make(EventLoop& loop) {
+    loop.throw_if_closed();
+    auto* io = new Io(loop);
+    loop.core().io.reset(io);
+    return *io;
+}
+
+Io::~Io() {
+    while (channels_ != nullptr) {
+        Channel& channel = *channels_;
+        channel.detach();
+        channel.loop_closed();
+    }
+    while (spare_blocks_ > 0) ::operator delete(spare_[--spare_blocks_], block_size);
+}
+
+char* Io::take_block() {
+    if (spare_blocks_ > 0) return spare_[--spare_blocks_];
+    return static_cast<char*>(::operator new(block_size));
+}
+
+void Io::give_block(char* block) noexcept {
+    if (spare_blocks_ < most_spare_blocks) {
+        spare_[spare_blocks_++] = block;
+    } else {
+        ::operator delete(block, block_size);
+    }
+}
+
+void ChannelWaiter::unlink() noexcept {
+    Channel::List& list = waited_for_->lists_[static_cast<std::size_t>(direction_)];
+    auto* next = static_cast<ChannelWaiter*>(next_link);
+    if (previous_ != nullptr) {
+        previous_->next_link = next;
+    } else {
+        list.first = next;
+    }
+    (next != nullptr ? next->previous_ : list.last) = previous_;
+    state_ = idle;
+}
+
+void ChannelWaiter::wait_for(Channel& channel, Direction direction) noexcept {
+    state_ = linked;
+    waited_for_ = &channel;
+    direction_ = direction;
+    Channel::List& list = channel.lists_[static_cast<std::size_t>(direction)];
+    next_link = nullptr;
+    previous_ = list.last;
+    if (list.last != nullptr) {
+        list.last->next_link = this;
+    } else {
+        list.first = this;
+    }
+    list.last = this;
+}
+
+void ChannelWaiter::wait_a_turn(Channel& channel) noexcept {
+    state_ = queued;
+    channel.loop().core().ready.push(*this);
+}
+
+Channel::~Channel() { detach(); }
+
+void Channel::attach_first(EventLoop& loop, int descriptor) {
+    if (io_ != nullptr) {
+        throw RuntimeError("descriptor " + std::to_string(descriptor) +
+                           " is used in another event loop: a socket stays in the loop in which it "
+                           "was first awaited");
+    }
+    Io& io = Io::of(loop);
+    loop.backend().attach(descriptor, *this);
+    io_ = &io;
+    watched_ = descriptor;
+    next_ = io.channels_;
+    previous_ = nullptr;
+    if (next_ != nullptr) next_->previous_ = this;
+    io.channels_ = this;
+}
+
+void Channel::detach() noexcept {
+    if (io_ == nullptr) return;
+    EventLoop& loop = io_->loop();
+    (previous_ != nullptr ? previous_->next_ : io_->channels_) = next_;
+    if (next_ != nullptr) next_->previous_ = previous_;
+    loop.backend_while_closing().detach(watched_);
+    ReadyQueue queued;
+    queue_all(lists_[0], queued);
+    queue_all(lists_[1], queued);
+    if (!loop.is_closed()) {
+        loop.core().ready.append(queued);
+    } else { // nobody runs any more
+        while (!queued.empty()) static_cast<ChannelWaiter&>(queued.pop()).begin_run();
+    }
+    io_ = nullptr;
+    watched_ = -1;
+    readable_ = writable_ = true;
+    hangup_ = false;
+}
+
+void Channel::queue_all(List& list, ReadyQueue& ready) noexcept {
+    ChannelWaiter* waiter = std::exchange(list.first, nullptr);
+    list.last = nullptr;
+    while (waiter != nullptr) {
+        auto* next = static_cast<ChannelWaiter*>(waiter->next_link);
+        waiter->state_ = ChannelWaiter::queued;
+        ready.push(*waiter);
+        waiter = next;
+    }
+}
+
+void Channel::wake(Direction direction) noexcept {
+    queue_all(lists_[static_cast<std::size_t>(direction)], io_->loop().core().ready);
+}
+
+void Channel::edges(bool readable, bool writable, bool hangup, ReadyQueue& ready) noexcept {
+    if (hangup) hangup_ = true;
+    if (readable) {
+        readable_ = true;
+        queue_all(lists_[0], ready);
+    }
+    if (writable) {
+        writable_ = true;
+        queue_all(lists_[1], ready);
+    }
+}
+
+bool IoOperation::try_once() noexcept {
+    try {
+        if (channel() == nullptr) {
+            failure_ = closed();
+            return true;
+        }
+        if (attempt() == Attempt::blocked) return false;
+        done_ = true;
+    } catch (...) {
+        failure_ = std::current_exception();
+    }
+    return true;
+}
+
+bool IoOperation::is_ready() noexcept {
+    Channel* waited_for = channel();
+    if (waited_for != nullptr && waited_for->is_attached() && !waited_for->io().spend()) {
+        put_off_ = true;
+        return false;
+    }
+    return try_once();
+}
+
+void IoOperation::begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
+    task_ = &task;
+    Channel& waited_for = *channel();
+    waited_for.io().refresh_budget();
+    if (std::exchange(put_off_, false)) {
+        wait_a_turn(waited_for);
+    } else {
+        wait_for(waited_for, direction);
+    }
+    task.suspend(frame, *this);
+}
+
+CancelOutcome IoOperation::try_cancel() noexcept {
+    // In the ready queue: it makes no attempt any more, and the await throws.
+    return stop_waiting() ? CancelOutcome::done_now : CancelOutcome::already_done;
+}
+
+bool IoOperation::go_on() noexcept {
+    begin_run();
+    if (task_->cancel_due()) return true;
+    if (try_once()) return true;
+    wait_for(*channel(), direction);
+    return false;
+}
+
+void IoOperation::throw_failure() { std::rethrow_exception(take_failure()); }
+
+std::exception_ptr IoOperation::take_failure() noexcept {
+    if (failure_ != nullptr) return std::move(failure_);
+    if (done_) return nullptr;
+    return task_->take_cancelled();
+}
+
+} // namespace detail
+ASYNCIO_END_NAMESPACE
