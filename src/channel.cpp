@@ -28,11 +28,7 @@ Io& Io::make(EventLoop& loop) {
 }
 
 Io::~Io() {
-    while (channels_ != nullptr) {
-        Channel& channel = *channels_;
-        channel.detach();
-        channel.loop_closed();
-    }
+    while (channels_ != nullptr) channels_->loop_closed();
     while (spare_blocks_ > 0) ::operator delete(spare_[--spare_blocks_], block_size);
 }
 
@@ -105,18 +101,23 @@ void Channel::detach() noexcept {
     (previous_ != nullptr ? previous_->next_ : io_->channels_) = next_;
     if (next_ != nullptr) next_->previous_ = previous_;
     loop.backend_while_closing().detach(watched_);
-    ReadyQueue queued;
-    queue_all(lists_[0], queued);
-    queue_all(lists_[1], queued);
-    if (!loop.is_closed()) {
-        loop.core().ready.append(queued);
-    } else { // nobody runs any more
-        while (!queued.empty()) static_cast<ChannelWaiter&>(queued.pop()).begin_run();
-    }
     io_ = nullptr;
     watched_ = -1;
     readable_ = writable_ = true;
     hangup_ = false;
+    ReadyQueue waiters;
+    queue_all(lists_[0], waiters);
+    queue_all(lists_[1], waiters);
+    if (!loop.is_closed()) {
+        loop.core().ready.append(waiters);
+        return;
+    }
+    // Nobody runs any more. Who waited may own the channel, which is not touched from here on.
+    while (!waiters.empty()) {
+        auto& waiter = static_cast<ChannelWaiter&>(waiters.pop());
+        waiter.begin_run();
+        waiter.discard();
+    }
 }
 
 void Channel::queue_all(List& list, ReadyQueue& ready) noexcept {

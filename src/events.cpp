@@ -530,6 +530,7 @@ void EventLoop::close() {
     }
     while (!core_.timers.empty()) core_.timers.pop().discard();
     for (auto& step : core_.shutdown_steps) step.reset();
+    drop_ready();
     core_.io.reset();
     // May hold futures, which hold the loop.
     core_.task_factory.reset();

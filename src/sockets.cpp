@@ -427,35 +427,49 @@ void Socket::shutdown(int how) {
 }
 
 Address Socket::getsockname() const {
-    return name_of(state("getsockname").descriptor(), "getsockname",
-                   detail::current_system_calls().getsockname);
+    return detail::socket_name(state("getsockname").descriptor());
 }
 
-Address Socket::getpeername() const {
-    return name_of(state("getpeername").descriptor(), "getpeername",
-                   detail::current_system_calls().getpeername);
-}
+Address Socket::getpeername() const { return detail::peer_name(state("getpeername").descriptor()); }
 
 void Socket::setsockopt(int level, int option, int value) {
     setsockopt(level, option, ReadableBytes(reinterpret_cast<const char*>(&value), sizeof value));
 }
 
 void Socket::setsockopt(int level, int option, ReadableBytes value) {
-    if (detail::current_system_calls().setsockopt(state("setsockopt").descriptor(), level, option,
-                                                  value.data(),
-                                                  static_cast<socklen_t>(value.size())) != 0)
-        detail::throw_system_error(errno, "setsockopt " + std::to_string(option) + " of level " +
-                                              std::to_string(level));
+    detail::set_socket_option(state("setsockopt").descriptor(), level, option, value);
 }
 
 int Socket::getsockopt(int level, int option) const {
+    return detail::get_socket_option(state("getsockopt").descriptor(), level, option);
+}
+
+namespace detail {
+
+Address socket_name(int descriptor) {
+    return name_of(descriptor, "getsockname", current_system_calls().getsockname);
+}
+
+Address peer_name(int descriptor) {
+    return name_of(descriptor, "getpeername", current_system_calls().getpeername);
+}
+
+void set_socket_option(int descriptor, int level, int option, ReadableBytes value) {
+    if (current_system_calls().setsockopt(descriptor, level, option, value.data(),
+                                          static_cast<socklen_t>(value.size())) != 0)
+        throw_system_error(errno, "setsockopt " + std::to_string(option) + " of level " +
+                                      std::to_string(level));
+}
+
+int get_socket_option(int descriptor, int level, int option) {
     int value = 0;
     socklen_t size = sizeof value;
-    if (detail::current_system_calls().getsockopt(state("getsockopt").descriptor(), level, option,
-                                                  &value, &size) != 0)
-        detail::throw_system_error(errno, "getsockopt " + std::to_string(option) + " of level " +
-                                              std::to_string(level));
+    if (current_system_calls().getsockopt(descriptor, level, option, &value, &size) != 0)
+        throw_system_error(errno, "getsockopt " + std::to_string(option) + " of level " +
+                                      std::to_string(level));
     return value;
 }
+
+} // namespace detail
 
 ASYNCIO_END_NAMESPACE

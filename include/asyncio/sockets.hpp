@@ -76,6 +76,11 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
 
 // A Socket of a descriptor that is non-blocking already.
 ASYNCIO_API Socket adopt_socket(int descriptor, int family, int type, int protocol);
+// These throw std::system_error.
+ASYNCIO_API Address socket_name(int descriptor);
+ASYNCIO_API Address peer_name(int descriptor);
+ASYNCIO_API void set_socket_option(int descriptor, int level, int option, ReadableBytes value);
+ASYNCIO_API int get_socket_option(int descriptor, int level, int option);
 
 } // namespace detail
 

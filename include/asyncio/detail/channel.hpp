@@ -156,8 +156,8 @@ class ASYNCIO_API Channel : public EdgeWatcher {
 
   protected:
     virtual ~Channel();
-    // The loop is closing: called after detach(), for what keeps itself alive.
-    virtual void loop_closed() noexcept {}
+    // The loop is closing: must detach().
+    virtual void loop_closed() noexcept { detach(); }
 
   private:
     friend class Io;
