@@ -42,7 +42,7 @@ struct SslCallbacks {
             BIO_set_retry_read(bio);
             return -1;
         }
-        if (session.began_with_ == 0) session.began_with_ = static_cast<unsigned char>(*into);
+        if (session.began_with_ < 0) session.began_with_ = static_cast<unsigned char>(*into);
         return static_cast<int>(count);
     }
 
@@ -435,7 +435,7 @@ std::exception_ptr SslSession::verification_error(const TakenErrors& taken) cons
 
 // By its first byte: a record of TLS is a handshake, an alert, or else what should come later.
 bool SslSession::speaks_no_tls() const noexcept {
-    return began_with_ != 0 &&
+    return began_with_ >= 0 &&
            (began_with_ < SSL3_RT_CHANGE_CIPHER_SPEC || began_with_ > SSL3_RT_APPLICATION_DATA);
 }
 

@@ -92,7 +92,7 @@ class SslSession final : public TlsSession, public ssl::Object {
     bool handshaken_ = false;
     bool in_callback_ = false;
     bool said_hello_ = false;
-    unsigned char began_with_ = 0; // the first byte of the peer's; 0 before it
+    int began_with_ = -1; // the first byte of the peer's; -1 before it
 };
 
 } // namespace detail

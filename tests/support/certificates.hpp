@@ -182,13 +182,13 @@ class Authority {
         write(issued.certificate, certificate.get());
         const Owned<BIO> file(BIO_new_file(issued.key.c_str(), "w"));
         std::string password = wanted.password;
-        check(file != nullptr &&
-                  PEM_write_bio_PrivateKey(
-                      file.get(), key.get(), password.empty() ? nullptr : EVP_aes_128_cbc(),
-                      password.empty() ? nullptr
-                                       : reinterpret_cast<unsigned char*>(password.data()),
-                      static_cast<int>(password.size()), nullptr, nullptr) == 1,
-              "the key's file");
+        check(
+            file != nullptr &&
+                PEM_write_bio_PrivateKey(
+                    file.get(), key.get(), password.empty() ? nullptr : EVP_aes_128_cbc(),
+                    password.empty() ? nullptr : reinterpret_cast<unsigned char*>(password.data()),
+                    static_cast<int>(password.size()), nullptr, nullptr) == 1,
+            "the key's file");
         return issued;
     }
 
