@@ -141,9 +141,11 @@ class EpollBackend final : public Backend {
         for (int i = 0; i < count; ++i) {
             const epoll_event& event = events_[i];
             if ((event.data.u64 & 1) == 0) [[likely]] {
-                constexpr std::uint32_t ends = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+                // An error is told to both, who learn it from their own calls; it ends nothing by
+                // itself: a socket of datagrams goes on, and a reset hangs up as well.
+                constexpr std::uint32_t ends = EPOLLRDHUP | EPOLLHUP;
                 static_cast<EdgeWatcher*>(event.data.ptr)
-                    ->edges((event.events & (EPOLLIN | ends)) != 0,
+                    ->edges((event.events & (EPOLLIN | EPOLLERR | ends)) != 0,
                             (event.events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0,
                             (event.events & ends) != 0, ready);
                 continue;
