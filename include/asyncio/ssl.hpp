@@ -122,7 +122,6 @@ enum AlertDescription : int {
 };
 
 // --- Errors
-// ---------------------------------------------------------------------------------------
 
 // TLS has failed, or OpenSSL has refused something. what() says what, and for which host. As in
 // Python it is among the system's errors, so that one handler sees to whatever befalls a
@@ -188,7 +187,6 @@ class ASYNCIO_API ZeroReturnError : public Error {
 ASYNCIO_API const std::error_category& error_category() noexcept;
 
 // --- What is known of a connection
-// ----------------------------------------------------------------
 
 struct Cipher {
     std::string name;     // "TLS_AES_256_GCM_SHA384"
@@ -274,7 +272,6 @@ class ASYNCIO_API Object {
 };
 
 // --- Context
-// --------------------------------------------------------------------------------------
 
 // PEM files, a folder of such as `openssl rehash` names them, certificates themselves (PEM, or
 // DER).
