@@ -478,14 +478,17 @@ void EventLoop::wait_for_work() {
     }
     detail::ReadyQueue from_kernel;
     if (clock_->jumps()) {
-        // With no deadline to jump to, descriptors and other threads are waited for in real time.
-        if (backend_->watches_any()) {
-            const bool block = timer == nullptr && door_.try_fall_asleep();
+        // What is done outside is waited for in real time, while virtual time stands still. With no
+        // deadline to jump to, descriptors and other threads are waited for as well.
+        const bool outside = core_.outside_jobs != 0;
+        if (outside || backend_->watches_any()) {
+            const bool block =
+                (timer == nullptr || (outside && timeout_ns != 0)) && door_.try_fall_asleep();
             backend_->wait(block ? Backend::no_timeout : 0, from_kernel);
         } else if (timer == nullptr && door_.empty()) {
             throw_deadlock();
         }
-        if (timer != nullptr && from_kernel.empty() && door_.empty()) {
+        if (timer != nullptr && !outside && from_kernel.empty() && door_.empty()) {
             clock_->jump_to(timer->when_ns);
         }
     } else {
@@ -529,6 +532,7 @@ void EventLoop::close() {
         drop_ready();
     }
     while (!core_.timers.empty()) core_.timers.pop().discard();
+    core_.resolver.reset();
     for (auto& step : core_.shutdown_steps) step.reset();
     core_.io.reset();
     // May hold futures, which hold the loop.
