@@ -479,14 +479,17 @@ void EventLoop::wait_for_work() {
     int found = 0;
     bool may_jump = false;
     if (jumps_) [[unlikely]] {
-        // With no deadline to jump to, descriptors and other threads are waited for in real time.
-        if (backend_->watches_any()) {
-            const bool block = timer == nullptr && door_.try_fall_asleep();
+        // What is done outside is waited for in real time, while virtual time stands still. With no
+        // deadline to jump to, descriptors and other threads are waited for as well.
+        const bool outside = core_.outside_jobs != 0;
+        if (outside || backend_->watches_any()) {
+            const bool block =
+                (timer == nullptr || (outside && timeout_ns != 0)) && door_.try_fall_asleep();
             found = backend_->wait(block ? Backend::no_timeout : 0);
         } else if (timer == nullptr && door_.empty()) {
             throw_deadlock();
         }
-        may_jump = timer != nullptr && door_.empty();
+        may_jump = timer != nullptr && !outside && door_.empty();
     } else {
         if (timeout_ns != 0 && !door_.try_fall_asleep()) timeout_ns = 0;
         found = backend_->wait(timeout_ns);
@@ -529,6 +532,7 @@ void EventLoop::close() {
         drop_ready();
     }
     while (!core_.timers.empty()) core_.timers.pop().discard();
+    core_.resolver.reset();
     for (auto& step : core_.shutdown_steps) step.reset();
     drop_ready();
     core_.io.reset();
