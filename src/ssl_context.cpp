@@ -296,6 +296,14 @@ void Context::set_ciphersuites(std::string_view ciphersuites) {
         detail::throw_openssl("no cipher suite can be selected by '" + list + "'");
 }
 
+void Context::set_groups(std::string_view groups) {
+    std::string list = c_string(groups);
+    ERR_clear_error();
+    if (SSL_CTX_ctrl(state_->get(), SSL_CTRL_SET_GROUPS_LIST, 0, list.data()) != 1)
+        detail::throw_openssl("no groups can be selected by '" + list + "'");
+    state_->groups = std::move(list);
+}
+
 std::vector<Cipher> Context::get_ciphers() const {
     std::vector<Cipher> ciphers;
     const detail::Owned<SSL> connection(SSL_new(state_->get()));
