@@ -187,6 +187,7 @@ template <class Op, class T> class SocketAwaiter : public SocketOperation {
 
   protected:
     using SocketOperation::SocketOperation;
+    ~SocketAwaiter() = default;
     std::exception_ptr closed() const override { return closed_while(Op::name); }
 
   private:
