@@ -219,6 +219,7 @@ template <class Op, class T> class SocketAwaiter : public SocketOperation {
 
   protected:
     explicit SocketAwaiter(SocketState& socket) noexcept : SocketOperation(socket, Op::name) {}
+    ~SocketAwaiter() = default;
 };
 
 class ASYNCIO_API SockRecv final : public SocketAwaiter<SockRecv, std::string> {
