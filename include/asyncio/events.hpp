@@ -555,6 +555,7 @@ class ASYNCIO_API EventLoop {
     std::uint8_t turn_flags_ = 0;
     bool closed_ = false;
     bool guarded_ = false; // closed, or in debug mode
+    bool jumps_ = false;   // the clock does
     detail::ThreadDoor door_;
     Clock* clock_;
     std::unique_ptr<Backend> backend_;
