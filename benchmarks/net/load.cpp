@@ -11,7 +11,8 @@
 // listens on a free port of 127.0.0.1, prints the port on a line, and serves until it is killed.
 // Modes:
 //
-//   - streams, sockets, protocols: sends back what comes by TCP; by this API, if it has several
+//   - streams, peek, sockets, protocols: sends back what comes by TCP; by this API, if it has
+//   several
 //   - sink: reads, and answers every 16 MiB with a byte
 //   - source: sends the bytes 0, 1, ... 255, 0, ... without end
 //   - tls, tls_sink, tls_source: the same with TLS; CERTIFICATE is a PEM file with the key too
@@ -71,7 +72,8 @@ std::vector<Row> make_rows() {
             }
         }
     };
-    for (const char* mode : {"streams", "sockets", "protocols", "tls"}) echo(mode, Kind::echo);
+    for (const char* mode : {"streams", "peek", "sockets", "protocols", "tls"})
+        echo(mode, Kind::echo);
     for (const int window : {1, 50})
         rows.push_back({"udp_64_" + std::to_string(window), "udp", Kind::udp, 64, window});
     rows.push_back({"connect_50", "streams", Kind::connect, 64, 50});
@@ -89,8 +91,8 @@ std::vector<Row> make_rows() {
 // after so many requests.
 class Meter {
   public:
-    Meter(const Server& server, std::uint64_t limit, double slice, std::uint64_t warm)
-        : server_(server), limit_(limit), slice_(slice), warm_(warm) {}
+    Meter(const Server& server, std::uint64_t limit, double slice, std::uint64_t least)
+        : server_(server), limit_(limit), slice_(slice), least_(least) {}
 
     // May one more be begun?
     bool begin() { return !over_ && ++begun_ <= limit_; }
@@ -106,14 +108,14 @@ class Meter {
         }
         const double now = seconds();
         if (began_ == 0) began_ = now;
-        if (now < began_ + slice_ || done_ < warm_) return;
+        if (now < began_ + slice_ || done_ < done_before_ + least_) return;
         const double cpu = server_.cpu_seconds();
-        if (warm_ == 0 && done_ > done_before_) {
+        if (is_warm_) {
             const auto count = static_cast<double>(done_ - done_before_);
             cost.push_back((cpu - cpu_before_) / count);
             rate.push_back(count / (now - began_));
         }
-        warm_ = 0;
+        is_warm_ = true;
         began_ = now;
         cpu_before_ = cpu;
         done_before_ = done_;
@@ -134,8 +136,10 @@ class Meter {
 
     const Server& server_;
     std::uint64_t limit_;
-    double slice_;       // seconds, or 0 where only the limit counts
-    std::uint64_t warm_; // so many are done before the first slice
+    double slice_; // seconds, or 0 where only the limit counts
+    std::uint64_t
+        least_; // and not fewer in a slice: else what is under way at its ends counts too much
+    bool is_warm_ = false;
     std::uint64_t begun_ = 0;
     std::uint64_t done_ = 0;
     std::uint64_t done_before_ = 0;
@@ -409,7 +413,7 @@ void wait_for_edges(int epoll) {
         static_cast<Client*>(events[static_cast<std::size_t>(i)].data.ptr)->ready();
 }
 
-void generate(const Row& row, const Server& server, Meter& meter) {
+void generate(const Row& row, Server& server, Meter& meter) {
     const int epoll = epoll_create1(EPOLL_CLOEXEC);
     if (epoll < 0) net::fail("epoll_create1");
     Load load{epoll, server.port(), nullptr, row.size, meter};
@@ -426,6 +430,7 @@ void generate(const Row& row, const Server& server, Meter& meter) {
         client->finish();
         while (!client->finished()) wait_for_edges(epoll);
     }
+    server.stop(); // before its clients go away in the middle of something, which it might report
     clients.clear();
     SSL_CTX_free(load.tls);
     close(epoll);
@@ -460,9 +465,9 @@ void print(const Side& side, const std::string& row, const char* unit, double fa
 
 // CPU time of the server for one, and the rate, in one go.
 void measure_by_the_clock(const Side& side, const Row& row) {
-    const Server server(side.server, row.mode, Under::nothing);
-    const auto warm = static_cast<std::uint64_t>(row.is_bulk() ? 1 << 24 : 2 * row.connections);
-    Meter meter(server, std::numeric_limits<std::uint64_t>::max(), side.quick ? 0.02 : 0.1, warm);
+    Server server(side.server, row.mode, Under::nothing);
+    const auto least = static_cast<std::uint64_t>(row.is_bulk() ? 1 << 24 : 5 * row.connections);
+    Meter meter(server, std::numeric_limits<std::uint64_t>::max(), side.quick ? 0.02 : 0.1, least);
     generate(row, server, meter);
     if (row.is_bulk()) {
         print(side, row.name, "ms/GB", 1e12, meter.cost);

@@ -57,12 +57,12 @@ class Server {
     // User and system time of all its threads so far, in seconds.
     double cpu_seconds() const;
 
-    // Ends it and returns what was counted over its whole life: instructions or calls.
+    void stop();
+    // Stops it and returns what was counted over its whole life: instructions or calls.
     double stop_and_count();
 
   private:
     std::uint16_t read_port(int out) const;
-    void stop();
 
     Under under_;
     ScratchFolder scratch_;
