@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdio>
+#include <memory>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string>
@@ -122,6 +123,26 @@ Coro<> sockets() {
     }
 }
 
+// ---- Protocols
+
+struct Echo : asyncio::Protocol {
+    void connection_made(asyncio::Transport made) override { transport = std::move(made); }
+    void data_received(std::string_view data) override { transport.write(data); }
+    // The peer does not read: neither do we.
+    void pause_writing() override { transport.pause_reading(); }
+    void resume_writing() override { transport.resume_reading(); }
+
+    asyncio::Transport transport;
+};
+
+Coro<> protocols() {
+    auto server =
+        co_await asyncio::create_server([] { return std::make_shared<Echo>(); }, "127.0.0.1", 0,
+                                        asyncio::ServerOptions().backlog(1024));
+    print_port(server.sockets().front());
+    co_await server.serve_forever();
+}
+
 // ---- Datagrams, in batches
 
 Coro<> datagrams() {
@@ -149,6 +170,8 @@ Coro<> serve(std::string mode, std::string certificate) {
         co_await datagrams();
     } else if (mode == "sockets") {
         co_await sockets();
+    } else if (mode == "protocols") {
+        co_await protocols();
     } else if (mode == "peek") {
         co_await streams<echo_by_peek>("");
     } else if (mode.ends_with("sink")) {
@@ -165,7 +188,7 @@ Coro<> serve(std::string mode, std::string certificate) {
 int main(int argc, char** argv) {
     const std::string mode = argc > 1 ? argv[1] : "";
     if (mode == "--modes") {
-        std::puts("streams peek sockets sink source tls tls_sink tls_source udp");
+        std::puts("streams peek sockets protocols sink source tls tls_sink tls_source udp");
         return 0;
     }
     asyncio::run(serve(mode, argc > 2 ? argv[2] : ""));
