@@ -134,4 +134,23 @@ TEST(Sockets, wake_who_waits_when_they_are_closed) {
     });
 }
 
+TEST(Sockets, of_datagrams_do_not_hang_up_at_an_error) {
+    asyncio::run([]() -> Coro<> {
+        Socket peer(AF_INET, SOCK_DGRAM);
+        peer.bind(Address("127.0.0.1", 0));
+        const Address address = peer.getsockname();
+        peer.close();
+        Socket socket(AF_INET, SOCK_DGRAM);
+        co_await asyncio::sock_connect(socket, address);
+        auto task = asyncio::create_task(
+            [](Socket& s) -> Coro<std::string> { co_return co_await asyncio::sock_recv(s, 100); },
+            std::ref(socket));
+        co_await asyncio::sleep(0);
+        co_await asyncio::sock_sendall(socket, "to nobody");
+        auto result = co_await asyncio::as_result(task);
+        EXPECT_TRUE(result.failed_with<std::system_error>());
+        EXPECT_FALSE(socket.state("test").has_hung_up());
+    });
+}
+
 } // namespace

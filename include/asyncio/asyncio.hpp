@@ -8,6 +8,8 @@
 #include <asyncio/concurrent_futures.hpp>
 #include <asyncio/contextvars.hpp>
 #include <asyncio/coroutine.hpp>
+#include <asyncio/datagrams.hpp>
+#include <asyncio/dns.hpp>
 #include <asyncio/ensure_future.hpp>
 #include <asyncio/events.hpp>
 #include <asyncio/exception_groups.hpp>
@@ -20,9 +22,11 @@
 #include <asyncio/queues.hpp>
 #include <asyncio/result.hpp>
 #include <asyncio/runners.hpp>
+#include <asyncio/server.hpp>
 #include <asyncio/shield.hpp>
 #include <asyncio/sleep.hpp>
 #include <asyncio/sockets.hpp>
+#include <asyncio/streams.hpp>
 #include <asyncio/taskgroups.hpp>
 #include <asyncio/tasks.hpp>
 #include <asyncio/timeouts.hpp>

@@ -43,6 +43,16 @@ struct CountFrom {
 
 namespace detail {
 
+// Who keeps a socket for as long as its loop lives.
+class ASYNCIO_API SocketOwner {
+  public:
+    // The loop is closing: must close the socket.
+    virtual void loop_closed() noexcept = 0;
+
+  protected:
+    ~SocketOwner() = default;
+};
+
 // What a Socket points to. Operations that are under way keep it, not the descriptor.
 class ASYNCIO_API SocketState final : public Channel, public Pooled {
   public:
@@ -66,7 +76,20 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
     void close() noexcept;
     int give_up() noexcept; // the descriptor, for its next owner
 
+    SocketOwner* owner = nullptr;
+    // Of datagrams: the kernel keeps the errors that come back; see report_errors().
+    bool queues_errors = false;
+    bool may_have_errors = false; // there, which no call has reported yet
+
   private:
+    void loop_closed() noexcept override {
+        if (owner != nullptr) {
+            owner->loop_closed();
+        } else {
+            detach();
+        }
+    }
+
     std::uint32_t references_ = 1;
     int descriptor_;
     int family_;
@@ -76,6 +99,11 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
 
 // A Socket of a descriptor that is non-blocking already.
 ASYNCIO_API Socket adopt_socket(int descriptor, int family, int type, int protocol);
+// These throw std::system_error.
+ASYNCIO_API Address socket_name(int descriptor);
+ASYNCIO_API Address peer_name(int descriptor);
+ASYNCIO_API void set_socket_option(int descriptor, int level, int option, ReadableBytes value);
+ASYNCIO_API int get_socket_option(int descriptor, int level, int option);
 
 } // namespace detail
 
@@ -155,18 +183,22 @@ namespace detail {
 // An operation on a Socket.
 class ASYNCIO_API SocketOperation : public IoOperation {
   protected:
-    explicit SocketOperation(SocketState& socket) noexcept : socket_(socket) { socket.retain(); }
+    SocketOperation(SocketState& socket, const char* name) noexcept
+        : IoOperation(socket), socket_(socket), name_(name) {
+        socket.retain();
+    }
     ~SocketOperation() { socket_.release(); }
 
-    Channel* channel() noexcept override { return socket_.descriptor() >= 0 ? &socket_ : nullptr; }
+    // Attaches the socket. Throws if it was closed meanwhile.
     const SystemCalls& calls();
     template <class Call>
-    Attempt make_call(const char* operation, Direction way, std::size_t wanted, std::size_t& count,
-                      Call call);
+    Attempt make_call(Direction way, std::size_t wanted, std::size_t& count, Call call);
     // Of a call that has failed: blocked, or throws. EINTR must not come here.
-    Attempt failed(const char* operation, Direction direction_of_it);
+    Attempt failed(Direction way);
+    ASYNCIO_COLD void throw_if_closed() const;
 
     SocketState& socket_;
+    const char* name_;
 };
 
 template <class Op, class T> class SocketAwaiter : public SocketOperation {
@@ -186,19 +218,9 @@ template <class Op, class T> class SocketAwaiter : public SocketOperation {
     }
 
   protected:
-    using SocketOperation::SocketOperation;
+    explicit SocketAwaiter(SocketState& socket) noexcept : SocketOperation(socket, Op::name) {}
     ~SocketAwaiter() = default;
-    std::exception_ptr closed() const override { return closed_while(Op::name); }
-
-  private:
-    static std::exception_ptr closed_while(const char* operation);
 };
-
-ASYNCIO_API ASYNCIO_COLD std::exception_ptr socket_was_closed(const char* operation);
-template <class Op, class T>
-std::exception_ptr SocketAwaiter<Op, T>::closed_while(const char* operation) {
-    return socket_was_closed(operation);
-}
 
 class ASYNCIO_API SockRecv final : public SocketAwaiter<SockRecv, std::string> {
   public:

@@ -16,6 +16,7 @@
 ASYNCIO_BEGIN_NAMESPACE
 namespace ssl {
 class Object;
+class Session;
 } // namespace ssl
 namespace detail {
 
@@ -36,12 +37,18 @@ class ASYNCIO_API TlsSession {
 
     // The handshake, as far as it goes; a server's callbacks (SNI, ALPN) are called in it.
     virtual Status handshake() noexcept = 0;
-    // Plain text into `into`; `count`: how much, more than 0 if done. There may be more.
+    // Plain text into `into`, which is not empty; `count`: how much, more than 0 if done. There may
+    // be more.
     virtual Status read(std::span<char> into, std::size_t& count) noexcept = 0;
+    // The same, which spares a copy: what was fed comes first, then `ciphertext`, from whose front
+    // it takes what it uses. The caller feeds what is left when it stops to read.
+    virtual Status read(std::span<char> into, std::size_t& count,
+                        std::string_view& ciphertext) noexcept = 0;
     // Encrypts; done: all of it is taken. Never wants input once the handshake is done.
     virtual Status write(std::string_view plain) noexcept = 0;
     // Ends our side by a close_notify (once). Done: the peer's has come too. What the peer still
-    // sends before its own is dropped.
+    // sends before its own is dropped. While the handshake is not done there is nothing to end:
+    // done at once, and the connection may be closed.
     virtual Status shutdown() noexcept = 0;
 
     // Ciphertext from the peer, copied as far as it is not used at once.
@@ -52,6 +59,9 @@ class ASYNCIO_API TlsSession {
     // Ciphertext to be sent, good until the next call; and how much of it was taken.
     virtual std::string_view output() const noexcept = 0;
     virtual void take_output(std::size_t count) noexcept = 0;
+
+    // Gives back the memory that an idle connection does not need; it comes again by itself.
+    virtual void release_memory() noexcept = 0;
 
     // After a failure; an ssl::Error, or what a callback of the user's threw.
     virtual std::exception_ptr error() const noexcept = 0;
@@ -71,8 +81,10 @@ class ASYNCIO_API TlsContext {
     TlsContext& operator=(const TlsContext&) = delete;
 
     // A client's session for the server of this name (or address), which is checked as the context
-    // says; empty: the context must not check it, else ValueError.
-    virtual std::unique_ptr<TlsSession> client(const std::string& server_hostname) = 0;
+    // says; empty: the context must not check it, else ValueError. With an earlier session, which
+    // must be of this context and host (else ValueError), it tries to resume that.
+    virtual std::unique_ptr<TlsSession> client(const std::string& server_hostname,
+                                               const ssl::Session* session = nullptr) = 0;
     // A server's. Throws ssl::Error if there is no certificate.
     virtual std::unique_ptr<TlsSession> server() = 0;
 
