@@ -21,6 +21,10 @@ template <class Call> ssize_t uninterrupted(Call call) {
 
 } // namespace
 
+OwnedDescriptor::~OwnedDescriptor() {
+    if (number_ >= 0) current_system_calls().close(number_);
+}
+
 Connection::Connection(EventLoop& loop, int descriptor, const Address& peer)
     : descriptor_(descriptor), peer_(peer),
       short_read_is_the_end_(peer.family() == AF_INET || peer.family() == AF_INET6) {
@@ -81,27 +85,22 @@ Connection::Got Connection::receive(std::span<char> into, std::size_t& count) {
 Connection::Got Connection::fill(std::size_t at_least) {
     if (closing_ || peer_ended_) return Got::end;
     if (read_error_ != nullptr) return Got::failed;
-    if (tls_ != nullptr) return fill_from_tls();
-    if (!believed(Direction::read)) return Got::blocked;
+    if (!believed(Direction::read) && (tls_ == nullptr || !tls_may_have_more_)) return Got::blocked;
     std::size_t count = 0;
-    const Got got = receive(received_.room(io(), at_least), count);
-    if (got == Got::data) {
-        received_.filled(count);
-    } else if (got == Got::end) {
-        peer_ended_ = true;
-    }
+    const std::span<char> room = received_.room(io(), at_least);
+    const Got got = tls_ != nullptr ? read_tls(room, count) : receive(room, count);
+    received_.filled(count);
+    if (got == Got::end) peer_ended_ = true;
     return got;
 }
 
 Connection::Got Connection::read_into(std::span<char> into, std::size_t& count) {
     if (received_.empty()) {
-        if (tls_ == nullptr && !closing_ && !peer_ended_ && read_error_ == nullptr) {
-            const Got got = receive(into, count);
-            if (got == Got::end) peer_ended_ = true;
-            return got;
-        }
-        const Got got = fill();
-        if (got != Got::data) return got;
+        if (closing_ || peer_ended_) return Got::end;
+        if (read_error_ != nullptr) return Got::failed;
+        const Got got = tls_ != nullptr ? read_tls(into, count) : receive(into, count);
+        if (got == Got::end) peer_ended_ = true;
+        return got;
     }
     count = std::min(into.size(), received_.size());
     std::memcpy(into.data(), received_.view().data(), count);
@@ -133,6 +132,8 @@ void Connection::write(std::string_view data) {
     if (eof_wanted_) throw RuntimeError("Cannot call write() after write_eof()");
     if (refuses_data() || data.empty()) return;
     if (tls_ != nullptr) {
+        if (!handshake_over_)
+            throw RuntimeError("write() while the TLS handshake is under way: await it first");
         if (tls_->write(data) == TlsSession::Status::failed) {
             write_error_ = tls_->error();
             writing_failed();
@@ -194,7 +195,7 @@ void Connection::write(std::span<const ReadableBytes> parts) {
 }
 
 void Connection::take_unsent(std::size_t count) noexcept {
-    if (tls_ != nullptr) {
+    if (tls_ != nullptr && kept_.empty()) {
         tls_->take_output(count);
     } else {
         kept_.consume(count);
@@ -379,7 +380,11 @@ void Connection::Sender::run() {
     Connection& c = connection;
     if (c.lost_) return;
     if (c.finishing_) {
-        c.lose();
+        struct AtEnd {
+            Connection& connection;
+            ~AtEnd() { connection.lose(); }
+        };
+        const AtEnd lost{c};
         c.connection_lost();
         return;
     }
@@ -414,54 +419,59 @@ void Connection::start_tls(std::unique_ptr<TlsSession> session, Delay shutdown_t
     received_.clear();
 }
 
-Connection::Got Connection::feed_tls() {
+Connection::Got Connection::receive_ciphertext(std::span<char> block, std::size_t& count) {
     if (tcp_ended_) return Got::end;
-    if (!believed(Direction::read)) return Got::blocked;
-    struct Block {
-        Io& io;
-        char* memory;
-        explicit Block(Io& i) : io(i), memory(i.take_block()) {}
-        ~Block() { io.give_block(memory); }
-    };
-    const Block block(io());
+    const Got got = receive(block, count);
+    if (got != Got::end) return got;
+    tcp_ended_ = true;
+    tls_->feed_eof();
+    return Got::data; // the session says what that means
+}
+
+Connection::Got Connection::feed_tls() {
+    if (!believed(Direction::read)) return tcp_ended_ ? Got::end : Got::blocked;
+    const IoBlock block(io());
     std::size_t count = 0;
-    const Got got = receive({block.memory, Io::block_size}, count);
-    if (got == Got::data) {
-        tls_->feed({block.memory, count});
-    } else if (got == Got::end) {
-        tcp_ended_ = true;
-        tls_->feed_eof();
-        return Got::data; // the session says what that means
-    }
+    const Got got = receive_ciphertext(block.span(), count);
+    if (got == Got::data) tls_->feed({block.span().data(), count});
     return got;
 }
 
-Connection::Got Connection::fill_from_tls() {
-    for (;;) {
-        std::size_t count = 0;
-        const TlsSession::Status status = tls_->read(received_.room(io(), 1), count);
-        // An answer to a change of keys, or an alert.
-        if (!unsent().empty()) {
-            send_unsent();
-            if (is_attached()) after_write();
-        }
-        switch (status) {
-        case TlsSession::Status::done:
-            received_.filled(count);
-            return Got::data;
-        case TlsSession::Status::closed:
-            peer_ended_ = true;
-            return Got::end;
-        case TlsSession::Status::failed:
-            read_error_ = tls_->error();
-            return Got::failed;
-        case TlsSession::Status::want_input:
-            break;
-        }
-        if (closing_) return Got::end;
-        const Got got = feed_tls();
-        if (got != Got::data) return got;
+TlsSession::Status Connection::read_records(std::span<char> into, std::size_t& count,
+                                            std::string_view ciphertext) {
+    TlsSession::Status status;
+    do {
+        std::size_t more = 0;
+        status = tls_->read(into.subspan(count), more, ciphertext);
+        count += more;
+    } while (status == TlsSession::Status::done && count < into.size());
+    if (!ciphertext.empty()) tls_->feed(ciphertext);
+    tls_may_have_more_ = status != TlsSession::Status::want_input;
+    // An answer to a change of keys, or an alert.
+    if (!unsent().empty()) {
+        send_unsent();
+        if (!unsent().empty() && write_error_ == nullptr) sender_.wait();
     }
+    return status;
+}
+
+Connection::Got Connection::read_tls(std::span<char> into, std::size_t& count) {
+    count = 0;
+    TlsSession::Status status = TlsSession::Status::want_input;
+    if (tls_may_have_more_) status = read_records(into, count, {});
+    while (count == 0 && status == TlsSession::Status::want_input) {
+        if (closing_) return Got::end;
+        if (!believed(Direction::read)) return tcp_ended_ ? Got::end : Got::blocked;
+        const IoBlock block(io());
+        std::size_t received = 0;
+        const Got got = receive_ciphertext(block.span(), received);
+        if (got != Got::data) return got;
+        status = read_records(into, count, {block.span().data(), received});
+    }
+    if (count != 0) return Got::data; // the session says the rest once more
+    if (status == TlsSession::Status::closed) return Got::end;
+    read_error_ = tls_->error();
+    return Got::failed;
 }
 
 Connection::Got Connection::handshake() {
