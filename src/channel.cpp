@@ -46,7 +46,7 @@ void Io::give_block(char* block) noexcept {
 }
 
 void ChannelWaiter::unlink() noexcept {
-    Channel::List& list = waited_for_->lists_[static_cast<std::size_t>(direction_)];
+    Edges::List& list = waited_for_->lists[static_cast<std::size_t>(direction_)];
     auto* next = static_cast<ChannelWaiter*>(next_link);
     if (previous_ != nullptr) {
         previous_->next_link = next;
@@ -55,21 +55,6 @@ void ChannelWaiter::unlink() noexcept {
     }
     (next != nullptr ? next->previous_ : list.last) = previous_;
     state_ = idle;
-}
-
-void ChannelWaiter::wait_for(Channel& channel, Direction direction) noexcept {
-    state_ = linked;
-    waited_for_ = &channel;
-    direction_ = direction;
-    Channel::List& list = channel.lists_[static_cast<std::size_t>(direction)];
-    next_link = nullptr;
-    previous_ = list.last;
-    if (list.last != nullptr) {
-        list.last->next_link = this;
-    } else {
-        list.first = this;
-    }
-    list.last = this;
 }
 
 void ChannelWaiter::wait_a_turn(Channel& channel) noexcept {
@@ -103,11 +88,11 @@ void Channel::detach() noexcept {
     loop.backend_while_closing().detach(watched_);
     io_ = nullptr;
     watched_ = -1;
-    readable_ = writable_ = true;
-    hangup_ = false;
+    readable = writable = true;
+    hangup = false;
     ReadyQueue waiters;
-    queue_all(lists_[0], waiters);
-    queue_all(lists_[1], waiters);
+    lists[0].queue_all(waiters);
+    lists[1].queue_all(waiters);
     if (!loop.is_closed()) {
         loop.core().ready.append(waiters);
         return;
@@ -120,39 +105,12 @@ void Channel::detach() noexcept {
     }
 }
 
-void Channel::queue_all(List& list, ReadyQueue& ready) noexcept {
-    ChannelWaiter* waiter = std::exchange(list.first, nullptr);
-    list.last = nullptr;
-    while (waiter != nullptr) {
-        auto* next = static_cast<ChannelWaiter*>(waiter->next_link);
-        waiter->state_ = ChannelWaiter::queued;
-        ready.push(*waiter);
-        waiter = next;
-    }
-}
-
 void Channel::wake(Direction direction) noexcept {
-    queue_all(lists_[static_cast<std::size_t>(direction)], io_->loop().core().ready);
-}
-
-void Channel::edges(bool readable, bool writable, bool hangup, ReadyQueue& ready) noexcept {
-    if (hangup) hangup_ = true;
-    if (readable) {
-        readable_ = true;
-        queue_all(lists_[0], ready);
-    }
-    if (writable) {
-        writable_ = true;
-        queue_all(lists_[1], ready);
-    }
+    lists[static_cast<std::size_t>(direction)].queue_all(io_->loop().core().ready);
 }
 
 bool IoOperation::try_once() noexcept {
     try {
-        if (channel() == nullptr) {
-            failure_ = closed();
-            return true;
-        }
         if (attempt() == Attempt::blocked) return false;
         done_ = true;
     } catch (...) {
@@ -161,23 +119,14 @@ bool IoOperation::try_once() noexcept {
     return true;
 }
 
-bool IoOperation::is_ready() noexcept {
-    Channel* waited_for = channel();
-    if (waited_for != nullptr && waited_for->is_attached() && !waited_for->io().spend()) {
-        put_off_ = true;
-        return false;
-    }
-    return try_once();
-}
-
 void IoOperation::begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
     task_ = &task;
-    Channel& waited_for = *channel();
-    waited_for.io().refresh_budget();
-    if (std::exchange(put_off_, false)) {
-        wait_a_turn(waited_for);
+    channel_.io().refresh_budget();
+    if (put_off_) [[unlikely]] {
+        put_off_ = false;
+        wait_a_turn(channel_);
     } else {
-        wait_for(waited_for, direction);
+        wait_for(channel_.edges(), direction);
     }
     task.suspend(frame, *this);
 }
@@ -189,17 +138,24 @@ CancelOutcome IoOperation::try_cancel() noexcept {
 
 bool IoOperation::go_on() noexcept {
     begin_run();
-    if (task_->cancel_due()) return true;
-    if (try_once()) return true;
-    wait_for(*channel(), direction);
+    if (task_->cancel_due() || try_once()) return true;
+    wait_for(channel_.edges(), direction);
     return false;
+}
+
+void IoOperation::run() {
+    if (go_on()) task_->step();
+}
+
+void IoOperation::run_in_debug() {
+    if (go_on()) task_->step_in_debug();
 }
 
 void IoOperation::throw_failure() { std::rethrow_exception(take_failure()); }
 
 std::exception_ptr IoOperation::take_failure() noexcept {
-    if (failure_ != nullptr) return std::move(failure_);
     if (done_) return nullptr;
+    if (failure_ != nullptr) return std::move(failure_);
     return task_->take_cancelled();
 }
 

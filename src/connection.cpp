@@ -62,45 +62,44 @@ Address Connection::sockname() const {
 }
 
 // --- reading
-// --------------------------------------------------------------------------------------
 
-Connection::Got Connection::receive(std::span<char> into, std::size_t& count) {
-    if (!believed(Direction::read)) return Got::blocked;
-    const ssize_t result =
-        uninterrupted([&] { return io().calls().recv(descriptor_, into.data(), into.size(), 0); });
-    if (result > 0) {
-        count = static_cast<std::size_t>(result);
-        if (count < into.size() && short_read_is_the_end_) read_short();
-        return Got::data;
+Connection::Got Connection::nothing_received(std::span<char> into, std::size_t& count,
+                                             ssize_t result) {
+    if (result == 0) {
+        reads_plainly_ = false;
+        if (tls_ == nullptr) peer_ended_ = true;
+        return Got::end;
     }
-    if (result == 0) return Got::end;
+    if (errno == EINTR) return receive(into, count);
     if (errno == EAGAIN) {
         would_block(Direction::read);
         return Got::blocked;
     }
-    read_error_ = make_system_error(errno, "recv from " + peer_.text());
+    read_failed(make_system_error(errno, "recv from " + peer_.text()));
     return Got::failed;
 }
 
 Connection::Got Connection::fill(std::size_t at_least) {
-    if (closing_ || peer_ended_) return Got::end;
-    if (read_error_ != nullptr) return Got::failed;
-    if (!believed(Direction::read) && (tls_ == nullptr || !tls_may_have_more_)) return Got::blocked;
     std::size_t count = 0;
-    const std::span<char> room = received_.room(io(), at_least);
-    const Got got = tls_ != nullptr ? read_tls(room, count) : receive(room, count);
-    received_.filled(count);
-    if (got == Got::end) peer_ended_ = true;
+    Got got = Got::blocked;
+    if (!reads_plainly_) [[unlikely]] {
+        if (closing_ || peer_ended_) return Got::end;
+        if (read_error_ != nullptr) return Got::failed;
+        if (!believed(Direction::read) && !tls_may_have_more_) return Got::blocked;
+        got = read_tls(received_.room(io(), at_least), count);
+    } else {
+        if (!believed(Direction::read)) return Got::blocked;
+        got = receive(received_.room(io(), at_least), count);
+    }
+    if (got == Got::data) received_.filled(count);
     return got;
 }
 
-Connection::Got Connection::read_into(std::span<char> into, std::size_t& count) {
+Connection::Got Connection::read_slowly(std::span<char> into, std::size_t& count) {
     if (received_.empty()) {
         if (closing_ || peer_ended_) return Got::end;
         if (read_error_ != nullptr) return Got::failed;
-        const Got got = tls_ != nullptr ? read_tls(into, count) : receive(into, count);
-        if (got == Got::end) peer_ended_ = true;
-        return got;
+        return read_tls(into, count);
     }
     count = std::min(into.size(), received_.size());
     std::memcpy(into.data(), received_.view().data(), count);
@@ -108,8 +107,13 @@ Connection::Got Connection::read_into(std::span<char> into, std::size_t& count) 
     return Got::data;
 }
 
+void Connection::read_failed(std::exception_ptr error) noexcept {
+    read_error_ = std::move(error);
+    reads_plainly_ = false;
+    complains_ = true; // so does drain(), as in asyncio
+}
+
 // --- writing
-// --------------------------------------------------------------------------------------
 
 bool Connection::refuses_data() noexcept {
     if (!closing_ && write_error_ == nullptr) [[likely]]
@@ -129,43 +133,57 @@ bool Connection::refuses_data() noexcept {
 }
 
 void Connection::write(std::string_view data) {
-    if (eof_wanted_) throw RuntimeError("Cannot call write() after write_eof()");
-    if (refuses_data() || data.empty()) return;
-    if (tls_ != nullptr) {
-        if (!handshake_over_)
-            throw RuntimeError("write() while the TLS handshake is under way: await it first");
-        if (tls_->write(data) == TlsSession::Status::failed) {
-            write_error_ = tls_->error();
-            writing_failed();
-            return;
-        }
-        send_unsent();
-        after_write();
+    if (!writes_plainly_ || !kept_.empty() || !believed(Direction::write) || data.empty())
+        [[unlikely]] {
+        write_slowly(data);
         return;
     }
-    if (kept_.empty() && believed(Direction::write)) {
-        const ssize_t result = uninterrupted(
-            [&] { return io().calls().send(descriptor_, data.data(), data.size(), MSG_NOSIGNAL); });
-        if (result == static_cast<ssize_t>(data.size())) [[likely]]
+    const ssize_t sent = io().calls().send(descriptor_, data.data(), data.size(), MSG_NOSIGNAL);
+    if (sent != static_cast<ssize_t>(data.size())) [[unlikely]] {
+        keep_rest(data, sent);
+    }
+}
+
+void Connection::write_slowly(std::string_view data) {
+    if (eof_wanted_) throw RuntimeError("Cannot call write() after write_eof()");
+    if (refuses_data() || data.empty()) return;
+    if (tls_ == nullptr) {
+        kept_.append(io(), data);
+    } else if (!handshake_over_) {
+        throw RuntimeError("write() while the TLS handshake is under way: await it first");
+    } else if (tls_->write(data) == TlsSession::Status::failed) {
+        write_failed(tls_->error());
+        return;
+    } else {
+        send_unsent();
+    }
+    after_write();
+}
+
+// Of data of which the kernel did not take all.
+void Connection::keep_rest(std::string_view data, ssize_t sent) {
+    if (sent < 0) {
+        if (errno == EINTR) {
+            write(data);
             return;
-        if (result < 0 && errno != EAGAIN) {
+        }
+        if (errno != EAGAIN) {
             went_wrong(errno);
             return;
         }
-        would_block(Direction::write);
-        if (result > 0) data.remove_prefix(static_cast<std::size_t>(result));
+        sent = 0;
     }
-    kept_.append(io(), data);
+    would_block(Direction::write);
+    kept_.append(io(), data.substr(static_cast<std::size_t>(sent)));
     after_write();
 }
 
 void Connection::write(std::span<const ReadableBytes> parts) {
-    if (tls_ != nullptr || parts.size() > parts_at_once || !kept_.empty() ||
-        !believed(Direction::write) || eof_wanted_) {
+    if (!writes_plainly_ || parts.size() > parts_at_once || !kept_.empty() ||
+        !believed(Direction::write)) {
         for (const ReadableBytes& part : parts) write(part);
         return;
     }
-    if (refuses_data()) return;
     iovec pieces[parts_at_once];
     std::size_t total = 0;
     for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -260,6 +278,7 @@ void Connection::write_eof() {
     }
     if (closing_ || eof_wanted_) return;
     eof_wanted_ = true;
+    writes_plainly_ = false;
     if (unsent().empty() && write_error_ == nullptr) {
         eof_sent_ = true;
         io().calls().shutdown(descriptor_, SHUT_WR);
@@ -267,7 +286,13 @@ void Connection::write_eof() {
 }
 
 void Connection::went_wrong(int error) noexcept {
-    write_error_ = make_system_error(error, "send to " + peer_.text());
+    write_failed(make_system_error(error, "send to " + peer_.text()));
+}
+
+void Connection::write_failed(std::exception_ptr error) noexcept {
+    write_error_ = std::move(error);
+    writes_plainly_ = false;
+    complains_ = true;
     kept_.clear();
     writing_failed();
 }
@@ -275,11 +300,17 @@ void Connection::went_wrong(int error) noexcept {
 void Connection::writing_failed() noexcept { abort(write_error_); }
 
 // --- closing
-// --------------------------------------------------------------------------------------
+
+void Connection::stop_using() noexcept {
+    closing_ = true;
+    reads_plainly_ = false;
+    writes_plainly_ = false;
+    complains_ = true;
+}
 
 void Connection::close() noexcept {
     if (closing_) return;
-    closing_ = true;
+    stop_using();
     if (!is_attached()) return;
     wake(Direction::read);
     reading_stopped();
@@ -320,7 +351,8 @@ void Connection::abort(std::exception_ptr why) noexcept {
         ~Keep() { connection.release(); }
     };
     const Keep keep(*this); // the closer may hold the last reference
-    const bool was_closing = std::exchange(closing_, true);
+    const bool was_closing = closing_;
+    stop_using();
     finishing_ = true;
     loss_ = std::move(why);
     if (!is_attached()) return;
@@ -335,7 +367,7 @@ void Connection::abort(std::exception_ptr why) noexcept {
 
 void Connection::lose() noexcept {
     lost_ = true;
-    closing_ = true;
+    stop_using();
     closer_.end();
     close_descriptor();
     if (list_ != nullptr) std::exchange(list_, nullptr)->leave(*this);
@@ -343,7 +375,7 @@ void Connection::lose() noexcept {
 
 void Connection::loop_closed() noexcept {
     retain();
-    closing_ = finishing_ = true;
+    finishing_ = true;
     lose();
     dropped();
     release();
@@ -352,7 +384,7 @@ void Connection::loop_closed() noexcept {
 void Connection::Sender::wait() noexcept {
     if (is_waiting()) return;
     connection.retain();
-    wait_for(connection, Direction::write);
+    wait_for(connection.edges(), Direction::write);
 }
 
 void Connection::Sender::come_up_soon() noexcept {
@@ -410,11 +442,12 @@ void Connection::Sender::run() {
 }
 
 // --- TLS
-// ------------------------------------------------------------------------------------------
 
 void Connection::start_tls(std::unique_ptr<TlsSession> session, Delay shutdown_timeout) {
     session->feed(received_.view());
     tls_ = std::move(session);
+    reads_plainly_ = false;
+    writes_plainly_ = false;
     shutdown_timeout_ = shutdown_timeout;
     received_.clear();
 }
@@ -469,8 +502,11 @@ Connection::Got Connection::read_tls(std::span<char> into, std::size_t& count) {
         status = read_records(into, count, {block.span().data(), received});
     }
     if (count != 0) return Got::data; // the session says the rest once more
-    if (status == TlsSession::Status::closed) return Got::end;
-    read_error_ = tls_->error();
+    if (status == TlsSession::Status::closed) {
+        peer_ended_ = true;
+        return Got::end;
+    }
+    read_failed(tls_->error());
     return Got::failed;
 }
 
@@ -487,7 +523,7 @@ Connection::Got Connection::handshake() {
         case TlsSession::Status::closed:
             return Got::end;
         case TlsSession::Status::failed:
-            read_error_ = tls_->error();
+            read_failed(tls_->error());
             return Got::failed;
         case TlsSession::Status::want_input:
             break;
@@ -528,7 +564,7 @@ void Connection::Closer::run() {
         const Got got = c.feed_tls();
         if (got == Got::blocked) {
             c.retain();
-            wait_for(c, Direction::read);
+            wait_for(c.edges(), Direction::read);
             return;
         }
         if (got != Got::data) break;
@@ -549,7 +585,6 @@ void Connection::Closer::timed_out() {
 }
 
 // --- the connections of a server
-// ------------------------------------------------------------------
 
 void Connection::join(ConnectionList& list) noexcept {
     list_ = &list;

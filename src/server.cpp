@@ -81,7 +81,7 @@ class Listener final : public ChannelWaiter, Timed {
         }
         SocketState& state = socket_.state("accept");
         if (backs_off_ || !state.believed(Direction::read)) {
-            wait_for(state, Direction::read);
+            wait_for(state.edges(), Direction::read);
         } else {
             wait_a_turn(state);
         }

@@ -51,29 +51,33 @@ int SocketState::give_up() noexcept {
     return descriptor;
 }
 
-std::exception_ptr socket_was_closed(const char* operation) {
-    return make_system_error(EBADF, std::string(operation) + ": the socket was closed meanwhile");
+void SocketOperation::throw_if_closed() const {
+    if (socket_.descriptor() < 0)
+        throw_system_error(EBADF, std::string(name_) + ": the socket was closed meanwhile");
 }
 
 const SystemCalls& SocketOperation::calls() {
+    if (socket_.descriptor() < 0) [[unlikely]] {
+        throw_if_closed();
+    }
     socket_.attach(get_running_loop(), socket_.descriptor());
     return socket_.io().calls();
 }
 
-SocketOperation::Attempt SocketOperation::failed(const char* operation, Direction direction_of_it) {
+SocketOperation::Attempt SocketOperation::failed(Direction way) {
     const int error = errno;
     if (means_blocked(error)) {
-        direction = direction_of_it;
-        socket_.would_block(direction_of_it);
+        direction = way;
+        socket_.would_block(way);
         return Attempt::blocked;
     }
-    std::string what = operation;
+    std::string what = name_;
     sockaddr_storage storage{};
     socklen_t size = sizeof storage;
     if (socket_.io().calls().getpeername(socket_.descriptor(),
                                          reinterpret_cast<sockaddr*>(&storage), &size) == 0 &&
         size > sizeof(sa_family_t)) {
-        what += direction_of_it == Direction::read ? " from " : " to ";
+        what += way == Direction::read ? " from " : " to ";
         what += Address(reinterpret_cast<sockaddr*>(&storage), size).text();
     }
     throw_system_error(error, what);
@@ -82,14 +86,13 @@ SocketOperation::Attempt SocketOperation::failed(const char* operation, Directio
 // Makes one call of one direction: `count` is what it has given, which is short if it is less than
 // `wanted`.
 template <class Call>
-SocketOperation::Attempt SocketOperation::make_call(const char* operation, Direction way,
-                                                    std::size_t wanted, std::size_t& count,
-                                                    Call call) {
+SocketOperation::Attempt SocketOperation::make_call(Direction way, std::size_t wanted,
+                                                    std::size_t& count, Call call) {
     const SystemCalls& table = calls();
     direction = way;
     if (!socket_.believed(way)) return Attempt::blocked;
     const ssize_t result = uninterrupted([&] { return call(table, socket_.descriptor()); });
-    if (result < 0) return failed(operation, way);
+    if (result < 0) return failed(way);
     count = static_cast<std::size_t>(result);
     if (way == Direction::read && count < wanted && socket_.is_short_read_the_end())
         socket_.read_short();
@@ -107,18 +110,18 @@ SockRecv::Attempt SockRecv::attempt() {
         }
     } block;
     std::size_t count = 0;
-    const Attempt attempt = make_call(name, Direction::read, size_, count,
-                                      [&](const SystemCalls& table, int descriptor) {
-                                          if (size_ > Io::block_size) {
-                                              data_.resize(size_);
-                                              return table.recv(descriptor, data_.data(), size_, 0);
-                                          }
-                                          if (block.memory == nullptr) {
-                                              block.io = &socket_.io();
-                                              block.memory = block.io->take_block();
-                                          }
-                                          return table.recv(descriptor, block.memory, size_, 0);
-                                      });
+    const Attempt attempt =
+        make_call(Direction::read, size_, count, [&](const SystemCalls& table, int descriptor) {
+            if (size_ > Io::block_size) {
+                data_.resize(size_);
+                return table.recv(descriptor, data_.data(), size_, 0);
+            }
+            if (block.memory == nullptr) {
+                block.io = &socket_.io();
+                block.memory = block.io->take_block();
+            }
+            return table.recv(descriptor, block.memory, size_, 0);
+        });
     if (attempt != Attempt::done) {
         data_ = std::string();
     } else if (block.memory != nullptr) {
@@ -130,7 +133,7 @@ SockRecv::Attempt SockRecv::attempt() {
 }
 
 SockRecvInto::Attempt SockRecvInto::attempt() {
-    return make_call(name, Direction::read, buffer_.size(), count_,
+    return make_call(Direction::read, buffer_.size(), count_,
                      [&](const SystemCalls& table, int descriptor) {
                          return table.recv(descriptor, buffer_.data(), buffer_.size(), 0);
                      });
@@ -148,10 +151,9 @@ SockRecvScattered::Attempt SockRecvScattered::attempt() {
     msghdr message{};
     message.msg_iov = parts;
     message.msg_iovlen = used;
-    return make_call(name, Direction::read, room, count_,
-                     [&](const SystemCalls& table, int descriptor) {
-                         return table.recvmsg(descriptor, &message, 0);
-                     });
+    return make_call(Direction::read, room, count_, [&](const SystemCalls& table, int descriptor) {
+        return table.recvmsg(descriptor, &message, 0);
+    });
 }
 
 namespace {
@@ -176,8 +178,8 @@ ssize_t receive_from(const SystemCalls& table, int descriptor, char* data, std::
 SockRecvFrom::Attempt SockRecvFrom::attempt() {
     std::size_t count = 0;
     data_.resize(size_);
-    const Attempt attempt = make_call(
-        name, Direction::read, size_, count, [&](const SystemCalls& table, int descriptor) {
+    const Attempt attempt =
+        make_call(Direction::read, size_, count, [&](const SystemCalls& table, int descriptor) {
             return receive_from(table, descriptor, data_.data(), size_, address_);
         });
     if (attempt == Attempt::done) data_.resize(count);
@@ -185,21 +187,19 @@ SockRecvFrom::Attempt SockRecvFrom::attempt() {
 }
 
 SockRecvFromInto::Attempt SockRecvFromInto::attempt() {
-    return make_call(name, Direction::read, buffer_.size(), count_,
-                     [&](const SystemCalls& table, int descriptor) {
-                         return receive_from(table, descriptor, buffer_.data(), buffer_.size(),
-                                             address_);
-                     });
+    return make_call(
+        Direction::read, buffer_.size(), count_, [&](const SystemCalls& table, int descriptor) {
+            return receive_from(table, descriptor, buffer_.data(), buffer_.size(), address_);
+        });
 }
 
 SockSendAll::Attempt SockSendAll::attempt() {
     while (!rest_.empty()) {
         std::size_t count = 0;
-        const Attempt attempt =
-            make_call(name, Direction::write, rest_.size(), count,
-                      [&](const SystemCalls& table, int descriptor) {
-                          return table.send(descriptor, rest_.data(), rest_.size(), MSG_NOSIGNAL);
-                      });
+        const Attempt attempt = make_call(
+            Direction::write, rest_.size(), count, [&](const SystemCalls& table, int descriptor) {
+                return table.send(descriptor, rest_.data(), rest_.size(), MSG_NOSIGNAL);
+            });
         if (attempt == Attempt::blocked) return attempt;
         rest_.remove_prefix(count);
         if (!rest_.empty()) socket_.would_block(Direction::write);
@@ -224,11 +224,10 @@ SockSendGathered::Attempt SockSendGathered::attempt() {
             msghdr message{};
             message.msg_iov = parts;
             message.msg_iovlen = used;
-            const Attempt attempt =
-                make_call(name, Direction::write, offered, sent,
-                          [&](const SystemCalls& table, int descriptor) {
-                              return table.sendmsg(descriptor, &message, MSG_NOSIGNAL);
-                          });
+            const Attempt attempt = make_call(
+                Direction::write, offered, sent, [&](const SystemCalls& table, int descriptor) {
+                    return table.sendmsg(descriptor, &message, MSG_NOSIGNAL);
+                });
             if (attempt == Attempt::blocked) return attempt;
             if (sent < offered) socket_.would_block(Direction::write);
         }
@@ -249,18 +248,18 @@ SockSendTo::Attempt SockSendTo::attempt() {
     message.msg_namelen = address_.size();
     message.msg_iov = &part;
     message.msg_iovlen = 1;
-    return make_call(name, Direction::write, data_.size(), count_,
-                     [&](const SystemCalls& table, int descriptor) {
-                         const ssize_t count = table.sendmsg(descriptor, &message, MSG_NOSIGNAL);
-                         if (count < 0 && !means_blocked(errno) && errno != EINTR)
-                             throw_system_error(errno,
-                                                std::string(name) + " to " + address_.text());
-                         return count;
-                     });
+    return make_call(
+        Direction::write, data_.size(), count_, [&](const SystemCalls& table, int descriptor) {
+            const ssize_t count = table.sendmsg(descriptor, &message, MSG_NOSIGNAL);
+            if (count < 0 && !means_blocked(errno) && errno != EINTR)
+                throw_system_error(errno, std::string(name) + " to " + address_.text());
+            return count;
+        });
 }
 
 // Attached only once it is under way: before, the kernel would tell of a hang-up.
 SockConnect::Attempt SockConnect::attempt() {
+    if (socket_.descriptor() < 0) throw_if_closed();
     EventLoop& loop = get_running_loop();
     const SystemCalls& table = loop.backend().calls();
     direction = Direction::write;
@@ -337,7 +336,7 @@ SockAccept::Attempt SockAccept::attempt() {
         case ENETUNREACH:
             continue;
         default:
-            return failed(name, Direction::read);
+            return failed(Direction::read);
         }
     }
 }

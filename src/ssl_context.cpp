@@ -20,7 +20,8 @@ namespace {
 // Python's: forward secrecy, authenticated encryption first, no SHA-1, no anonymous ones.
 constexpr const char* default_ciphers =
     "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM";
-constexpr int password_limit = 1024; // PEM_BUFSIZE
+constexpr std::size_t password_limit = 1024;
+constexpr const char* password_too_long = "password cannot be longer than 1024 bytes";
 
 static_assert(ssl::OP_LEGACY_SERVER_CONNECT == SSL_OP_LEGACY_SERVER_CONNECT);
 static_assert(ssl::OP_NO_TICKET == SSL_OP_NO_TICKET);
@@ -54,26 +55,21 @@ int select_alpn(SSL*, const unsigned char** out, unsigned char* out_size,
 }
 // The password of a key, asked for by OpenSSL through C: what is thrown is thrown again after it.
 template <class Callback> struct PasswordQuestion {
-    std::string_view given;
-    Callback* callback;
+    Callback* callback; // none: there is no password
     bool asked = false;
     std::exception_ptr thrown = nullptr;
 
     static int answer(char* into, int size, int, void* question) noexcept {
         auto& self = *static_cast<PasswordQuestion*>(question);
         self.asked = true;
+        if (self.callback == nullptr) return -1;
         try {
-            std::string called;
-            std::string_view password = self.given;
-            if (self.callback != nullptr) password = called = self.callback->call();
+            std::string password = self.callback->call();
             if (password.size() > static_cast<std::size_t>(size))
-                throw ValueError("password cannot be longer than " +
-                                 std::to_string(password_limit) + " bytes");
-            std::memcpy(into, password.data(), password.size());
-            const int length = static_cast<int>(password.size());
-            OPENSSL_cleanse(called.data(), called.size());
-            // An empty one is none: OpenSSL takes 0 for a password and -1 for a failure.
-            return length == 0 ? -1 : length;
+                throw ValueError(password_too_long);
+            const std::size_t length = password.copy(into, password.size());
+            OPENSSL_cleanse(password.data(), length);
+            return static_cast<int>(length);
         } catch (...) {
             self.thrown = std::current_exception();
             return -1;
@@ -171,9 +167,7 @@ Protocol Context::protocol() const noexcept { return state_->protocol; }
 
 void Context::load_cert_chain(std::string_view certfile, std::string_view keyfile,
                               std::string_view password) {
-    if (password.size() > static_cast<std::size_t>(password_limit))
-        throw ValueError("password cannot be longer than " + std::to_string(password_limit) +
-                         " bytes");
+    if (password.size() > password_limit) throw ValueError(password_too_long);
     struct Given final : PasswordCallback {
         std::string_view password;
         explicit Given(std::string_view p) noexcept : password(p) {}
@@ -190,7 +184,7 @@ void Context::load_cert_chain_with(std::string_view certfile, std::string_view k
     ERR_clear_error();
 
     // OpenSSL would ask the terminal for a password.
-    PasswordQuestion<PasswordCallback> question{{}, password};
+    PasswordQuestion<PasswordCallback> question{password};
     struct Asked {
         SSL_CTX* context;
         Asked(SSL_CTX* c, PasswordQuestion<PasswordCallback>& q) noexcept : context(c) {
@@ -294,6 +288,14 @@ void Context::set_ciphersuites(std::string_view ciphersuites) {
     ERR_clear_error();
     if (SSL_CTX_set_ciphersuites(state_->get(), list.c_str()) != 1)
         detail::throw_openssl("no cipher suite can be selected by '" + list + "'");
+}
+
+void Context::set_groups(std::string_view groups) {
+    std::string list = c_string(groups);
+    ERR_clear_error();
+    if (SSL_CTX_ctrl(state_->get(), SSL_CTRL_SET_GROUPS_LIST, 0, list.data()) != 1)
+        detail::throw_openssl("no groups can be selected by '" + list + "'");
+    state_->groups = std::move(list);
 }
 
 std::vector<Cipher> Context::get_ciphers() const {

@@ -11,10 +11,14 @@ namespace detail {
 
 TakenErrors TakenErrors::take() noexcept {
     TakenErrors taken;
+    bool is_wrapper = true;
     while (const unsigned long error = ERR_get_error()) {
-        taken.last = error;
-        if (ERR_SYSTEM_ERROR(error) && taken.system_error == 0)
-            taken.system_error = ERR_GET_REASON(error);
+        // "PEM lib" and its like only say in which part of OpenSSL another one arose.
+        const int reason = ERR_GET_REASON(error);
+        const bool wraps = (reason & ERR_RFLAG_COMMON) != 0 && (reason & ERR_RFLAG_FATAL) == 0;
+        if (!wraps || is_wrapper) taken.last = error;
+        is_wrapper = is_wrapper && wraps;
+        if (ERR_SYSTEM_ERROR(error) && taken.system_error == 0) taken.system_error = reason;
     }
     return taken;
 }

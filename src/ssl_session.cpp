@@ -496,6 +496,9 @@ void SslSession::set_context(const ssl::Context& context) {
         SSL_set_max_proto_version(ssl, SSL_CTX_get_max_proto_version(to)) != 1 ||
         SSL_set_num_tickets(ssl, SSL_CTX_get_num_tickets(to)) != 1)
         throw_openssl("cannot switch the context");
+    std::string groups = next->groups;
+    if (!groups.empty() && SSL_ctrl(ssl, SSL_CTRL_SET_GROUPS_LIST, 0, groups.data()) != 1)
+        throw_openssl("cannot switch the context");
 }
 
 void SslSession::log_secrets(const char* line) const noexcept {

@@ -32,8 +32,8 @@ template <class T> using Owned = std::unique_ptr<T, Freed>;
 // --- Errors: OpenSSL queues them by thread
 // ---------------------------------------------------------
 
-// Takes all there are: the last, which is what OpenSSL was about when it gave up; and the system's
-// errno, if one of them is that.
+// Takes all there are: the last that says something, which is what OpenSSL was about when it gave
+// up; and the system's errno, if one of them is that.
 struct TakenErrors {
     unsigned long last = 0;
     int system_error = 0;
@@ -74,6 +74,7 @@ class SslContext final : public TlsContext, public std::enable_shared_from_this<
     bool check_hostname;
     bool checks_common_name = false;
     std::uint64_t trust = 0; // counts its changes
+    std::string groups;      // empty: OpenSSL's
     std::string alpn;        // as in the extension: each with its length before it
     unsigned char session_id[SSL_MAX_SID_CTX_LENGTH]{}; // whose sessions a server resumes
     std::unique_ptr<std::FILE, Freed> keylog;

@@ -9,15 +9,10 @@ ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
 // --- reads
-// ----------------------------------------------------------------------------------------
 
-IoOperation::Attempt StreamRead::attempt() {
-    if (stream_.reader != nullptr && stream_.reader != this) {
-        throw RuntimeError(std::string(name_) +
-                           "() called while another coroutine is already waiting for incoming "
-                           "data: only one task at a time may read from a stream");
-    }
-    const Attempt attempt = read();
+template <class Op, class T> IoOperation::Attempt StreamReadOf<Op, T>::attempt() {
+    if (stream_.reader != nullptr && stream_.reader != this) throw_second_reader(Op::name);
+    const Attempt attempt = op().read();
     if (attempt == Attempt::blocked) {
         stream_.reader = this;
         stream_.about_to_wait();
@@ -25,6 +20,33 @@ IoOperation::Attempt StreamRead::attempt() {
         stream_.reader = nullptr;
     }
     return attempt;
+}
+
+template <class Op, class T> bool StreamReadOf<Op, T>::go_on() noexcept {
+    begin_run();
+    if (task_->cancel_due()) return true;
+    try {
+        if (StreamReadOf::attempt() == Attempt::blocked) {
+            wait_for(channel_.edges(), Direction::read);
+            return false;
+        }
+        done_ = true;
+    } catch (...) {
+        failure_ = std::current_exception();
+    }
+    return true;
+}
+template <class Op, class T> void StreamReadOf<Op, T>::run() {
+    if (go_on()) task_->step();
+}
+template <class Op, class T> void StreamReadOf<Op, T>::run_in_debug() {
+    if (go_on()) task_->step_in_debug();
+}
+
+void StreamRead::throw_second_reader(const char* name) {
+    throw RuntimeError(std::string(name) +
+                       "() called while another coroutine is already waiting for incoming data: "
+                       "only one task at a time may read from a stream");
 }
 
 void StreamRead::throw_read_error() const { std::rethrow_exception(stream_.read_error()); }
@@ -73,10 +95,11 @@ IoOperation::Attempt Peek::read() {
     return Attempt::done;
 }
 
-void UntilSearch::check() const {
+bool UntilSearch::is_valid() const noexcept {
     for (const std::string_view separator : separators()) {
-        if (separator.empty()) throw ValueError("Separator should be at least one-byte string");
+        if (separator.empty()) return false;
     }
+    return true;
 }
 
 std::size_t UntilSearch::find(std::string_view data, std::size_t limit) {
@@ -107,7 +130,7 @@ std::size_t UntilSearch::find(std::string_view data, std::size_t limit) {
 }
 
 IoOperation::Attempt ReadUntil::read() {
-    search_.check();
+    if (!search_.is_valid()) throw ValueError("Separator should be at least one-byte string");
     for (;;) {
         const std::size_t end = search_.find(stream_.received().view(), stream_.limit());
         if (end != std::string_view::npos) {
@@ -146,8 +169,14 @@ IoOperation::Attempt ReadLine::read() {
     }
 }
 
+template class StreamReadOf<ReadSome, std::string>;
+template class StreamReadOf<ReadInto, std::size_t>;
+template class StreamReadOf<ReadExactly, std::string>;
+template class StreamReadOf<Peek, std::string_view>;
+template class StreamReadOf<ReadUntil, std::string>;
+template class StreamReadOf<ReadLine, std::string>;
+
 // --- the rest of what is awaited
-// ------------------------------------------------------------------
 
 IoOperation::Attempt Handshake::attempt() {
     switch (connection_.handshake()) {
@@ -164,32 +193,42 @@ IoOperation::Attempt Handshake::attempt() {
                                        ": the connection was closed meanwhile");
 }
 
-bool Drain::begin_drain(TaskBase& task, std::coroutine_handle<> frame) noexcept {
-    waited_ = true;
-    if (stream_.is_writing_paused() && !stream_.is_closing() && stream_.write_error() == nullptr)
-        return begin(task, frame, stream_.drain_waiters());
-    // It is closing: others may have something to say to that. Or the budget is spent.
+std::exception_ptr DrainWait::end() {
+    if (std::exception_ptr failed = leave("StreamWriter")) return failed;
+    return is_cancel_due() ? take_cancelled() : nullptr;
+}
+
+bool Drain::begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
+    task_ = &task;
+    stream_.retain();
+    if (stream_.is_writing_paused() && !stream_.is_closing() && stream_.write_error() == nullptr) {
+        waits_ = true;
+        ::new (static_cast<void*>(&wait_)) DrainWait(stream_);
+        return wait_.begin(task, frame, stream_);
+    }
+    // It is closing, and others may have something to say to that; or the budget is spent.
     if (stream_.is_attached()) stream_.io().refresh_budget();
-    yielded_ = &task;
     task.yield(frame);
     return true;
 }
 
+void Drain::clean_up() noexcept {
+    if (waits_) wait_.~DrainWait();
+    stream_.release();
+}
+
 std::exception_ptr Drain::failure() {
-    if (yielded_ != nullptr) {
-        if (yielded_->cancel_due()) return yielded_->take_cancelled();
-    } else if (has_waited()) {
-        if (std::exception_ptr failed = leave("StreamWriter")) return failed;
-        if (is_cancel_due()) return take_cancelled();
+    if (waits_) {
+        if (std::exception_ptr failed = wait_.end()) return failed;
+    } else if (task_->cancel_due()) {
+        return task_->take_cancelled();
     }
     if (stream_.write_error() != nullptr) return stream_.write_error();
     if (stream_.read_error() != nullptr) return stream_.read_error();
-    if (stream_.is_lost()) {
-        if (stream_.loss() != nullptr) return stream_.loss();
-        return make_system_error(ECONNRESET, "drain: the connection to " +
-                                                 stream_.peername().text() + " is closed");
-    }
-    return nullptr;
+    if (!stream_.is_lost()) return nullptr;
+    if (stream_.loss() != nullptr) return stream_.loss();
+    return make_system_error(ECONNRESET, "drain: the connection to " + stream_.peername().text() +
+                                             " is closed");
 }
 
 void Drain::finish() {
@@ -197,6 +236,7 @@ void Drain::finish() {
 }
 
 Result<void> Drain::take_result() {
+    if (task_ == nullptr) return {};
     if (std::exception_ptr failed = failure()) return Result<void>(std::move(failed));
     return {};
 }
@@ -219,7 +259,6 @@ Result<void> WaitClosed::take_result() {
 }
 
 // --- connections
-// ----------------------------------------------------------------------------------
 
 StreamState* new_stream(EventLoop& loop, int descriptor, const Address& peer, std::size_t limit) {
     OwnedDescriptor open(descriptor);
@@ -297,7 +336,6 @@ Coro<Streams> streams_of(Connecting connected, ConnectionOptions options) {
 } // namespace detail
 
 // --- the public parts
-// -----------------------------------------------------------------------------
 
 void StreamReader::consume(std::size_t count) const {
     if (count > state_->received().size()) {

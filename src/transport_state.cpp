@@ -250,7 +250,7 @@ void TransportState::Receiver::go_on() noexcept {
         if (state.handshaking_ ? state.believed(Direction::read) : state.may_have_more()) {
             wait_a_turn(state);
         } else {
-            wait_for(state, Direction::read);
+            wait_for(state.edges(), Direction::read);
         }
     }
     state.release();

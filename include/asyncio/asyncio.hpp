@@ -6,9 +6,10 @@
 #include <asyncio/as_completed.hpp>
 #include <asyncio/as_result.hpp>
 #include <asyncio/concurrent_futures.hpp>
-#include <asyncio/contextvars.hpp>
 #include <asyncio/connections.hpp>
+#include <asyncio/contextvars.hpp>
 #include <asyncio/coroutine.hpp>
+#include <asyncio/dns.hpp>
 #include <asyncio/ensure_future.hpp>
 #include <asyncio/events.hpp>
 #include <asyncio/exception_groups.hpp>

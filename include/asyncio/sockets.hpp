@@ -160,18 +160,22 @@ namespace detail {
 // An operation on a Socket.
 class ASYNCIO_API SocketOperation : public IoOperation {
   protected:
-    explicit SocketOperation(SocketState& socket) noexcept : socket_(socket) { socket.retain(); }
+    SocketOperation(SocketState& socket, const char* name) noexcept
+        : IoOperation(socket), socket_(socket), name_(name) {
+        socket.retain();
+    }
     ~SocketOperation() { socket_.release(); }
 
-    Channel* channel() noexcept override { return socket_.descriptor() >= 0 ? &socket_ : nullptr; }
+    // Attaches the socket. Throws if it was closed meanwhile.
     const SystemCalls& calls();
     template <class Call>
-    Attempt make_call(const char* operation, Direction way, std::size_t wanted, std::size_t& count,
-                      Call call);
+    Attempt make_call(Direction way, std::size_t wanted, std::size_t& count, Call call);
     // Of a call that has failed: blocked, or throws. EINTR must not come here.
-    Attempt failed(const char* operation, Direction direction_of_it);
+    Attempt failed(Direction way);
+    ASYNCIO_COLD void throw_if_closed() const;
 
     SocketState& socket_;
+    const char* name_;
 };
 
 template <class Op, class T> class SocketAwaiter : public SocketOperation {
@@ -191,18 +195,8 @@ template <class Op, class T> class SocketAwaiter : public SocketOperation {
     }
 
   protected:
-    using SocketOperation::SocketOperation;
-    std::exception_ptr closed() const override { return closed_while(Op::name); }
-
-  private:
-    static std::exception_ptr closed_while(const char* operation);
+    explicit SocketAwaiter(SocketState& socket) noexcept : SocketOperation(socket, Op::name) {}
 };
-
-ASYNCIO_API ASYNCIO_COLD std::exception_ptr socket_was_closed(const char* operation);
-template <class Op, class T>
-std::exception_ptr SocketAwaiter<Op, T>::closed_while(const char* operation) {
-    return socket_was_closed(operation);
-}
 
 class ASYNCIO_API SockRecv final : public SocketAwaiter<SockRecv, std::string> {
   public:

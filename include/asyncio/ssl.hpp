@@ -45,14 +45,14 @@ namespace ssl {
 class Context;
 
 // Which end of connections a Context is for. (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)
-enum Protocol { PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER };
+enum Protocol : int { PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER };
 
 // Whom a Context is to check, as seen from the other end: a client's the server. (ssl.Purpose)
 enum class Purpose { SERVER_AUTH, CLIENT_AUTH };
 
 // Whether the peer must show a certificate. CERT_OPTIONAL: a client may have none, but what it
 // shows must be good; for a client it is CERT_REQUIRED. (ssl.VerifyMode)
-enum VerifyMode { CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED };
+enum VerifyMode : int { CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED };
 
 // (ssl.TLSVersion)
 enum class TLSVersion {
@@ -122,7 +122,6 @@ enum AlertDescription : int {
 };
 
 // --- Errors
-// ---------------------------------------------------------------------------------------
 
 // TLS has failed, or OpenSSL has refused something. what() says what, and for which host. As in
 // Python it is among the system's errors, so that one handler sees to whatever befalls a
@@ -188,7 +187,6 @@ class ASYNCIO_API ZeroReturnError : public Error {
 ASYNCIO_API const std::error_category& error_category() noexcept;
 
 // --- What is known of a connection
-// ----------------------------------------------------------------
 
 struct Cipher {
     std::string name;     // "TLS_AES_256_GCM_SHA384"
@@ -274,7 +272,6 @@ class ASYNCIO_API Object {
 };
 
 // --- Context
-// --------------------------------------------------------------------------------------
 
 // PEM files, a folder of such as `openssl rehash` names them, certificates themselves (PEM, or
 // DER).
@@ -364,6 +361,9 @@ class ASYNCIO_API Context {
     // name that OpenSSL does not know.
     void set_ciphersuites(std::string_view ciphersuites);
     std::vector<Cipher> get_ciphers() const;
+    // For the exchange of keys, what we like best first: "X25519:P-256". Throws ssl::Error for one
+    // that OpenSSL does not know.
+    void set_groups(std::string_view groups);
 
     // Throw ValueError for a version that OpenSSL does not have.
     TLSVersion minimum_version() const noexcept;

@@ -97,19 +97,18 @@ class ASYNCIO_API StreamState final : public Connection {
     WaitList end_waiters_;
 };
 
-// A read of a stream. Derived: read().
+// A read of a stream.
 class ASYNCIO_API StreamRead : public IoOperation {
   protected:
-    StreamRead(StreamState& stream, const char* name) noexcept : stream_(stream), name_(name) {
+    explicit StreamRead(StreamState& stream) noexcept : IoOperation(stream), stream_(stream) {
         stream.retain();
     }
     ~StreamRead() {
-        if (stream_.reader == this) stream_.reader = nullptr;
+        if (stream_.reader == this) [[unlikely]] { // it was cancelled, or its frame destroyed
+            stream_.reader = nullptr;
+        }
         stream_.release();
     }
-
-    // As attempt().
-    virtual Attempt read() = 0;
 
     enum class More : std::uint8_t { some, blocked, end };
     // More into received(). Throws what reading has failed with.
@@ -136,29 +135,43 @@ class ASYNCIO_API StreamRead : public IoOperation {
 
     StreamState& stream_;
 
-  private:
-    Channel* channel() noexcept final { return &stream_; }
-    std::exception_ptr closed() const final { return nullptr; }
-    Attempt attempt() final;
-    [[noreturn]] ASYNCIO_COLD void throw_read_error() const;
+    [[noreturn]] ASYNCIO_COLD static void throw_second_reader(const char* name);
 
-    const char* name_;
+  private:
+    [[noreturn]] ASYNCIO_COLD void throw_read_error() const;
 };
 
-template <class Op, class T> class StreamReadOf : public StreamRead {
+// Derived: read(), as attempt(), and needs_data(), that it cannot be done without any.
+template <class Op, class T> class ASYNCIO_API StreamReadOf : public StreamRead {
   public:
-    bool await_ready() noexcept { return is_ready(); }
+    bool await_ready() noexcept {
+        // Nothing is there, and nothing will come before an edge: the common case of a server.
+        if (stream_.must_wait_to_read() && stream_.reader == nullptr && op().needs_data()) {
+            stream_.reader = this;
+            stream_.about_to_wait();
+            return false;
+        }
+        return is_ready();
+    }
     T await_resume() {
         check();
-        return static_cast<Op*>(this)->result();
+        return op().result();
     }
     Result<T> take_result() {
         if (std::exception_ptr failure = take_failure()) return Result<T>(std::move(failure));
-        return Result<T>(static_cast<Op*>(this)->result());
+        return Result<T>(op().result());
     }
 
   protected:
-    explicit StreamReadOf(StreamState& stream) noexcept : StreamRead(stream, Op::name) {}
+    explicit StreamReadOf(StreamState& stream) noexcept : StreamRead(stream) {}
+
+  private:
+    Op& op() noexcept { return static_cast<Op&>(*this); }
+    Attempt attempt() override;
+    // As those of IoOperation, in one piece: it is the way of every message.
+    bool go_on() noexcept;
+    void run() override;
+    void run_in_debug() override;
 };
 
 class ASYNCIO_API ReadSome final : public StreamReadOf<ReadSome, std::string> {
@@ -168,8 +181,11 @@ class ASYNCIO_API ReadSome final : public StreamReadOf<ReadSome, std::string> {
         : StreamReadOf(*stream), size_(size) {}
     std::string result() noexcept { return std::move(data_); }
 
+    bool needs_data() const noexcept { return size_ != 0; }
+
   private:
-    Attempt read() override;
+    friend class StreamReadOf;
+    Attempt read();
     std::ptrdiff_t size_;
     std::string data_;
 };
@@ -181,8 +197,11 @@ class ASYNCIO_API ReadInto final : public StreamReadOf<ReadInto, std::size_t> {
         : StreamReadOf(*stream), buffer_(buffer) {}
     std::size_t result() const noexcept { return count_; }
 
+    bool needs_data() const noexcept { return !buffer_.empty(); }
+
   private:
-    Attempt read() override;
+    friend class StreamReadOf;
+    Attempt read();
     WritableBytes buffer_;
     std::size_t count_ = 0;
 };
@@ -194,8 +213,11 @@ class ASYNCIO_API ReadExactly final : public StreamReadOf<ReadExactly, std::stri
         : StreamReadOf(*stream), size_(size) {}
     std::string result() noexcept { return std::move(data_); }
 
+    bool needs_data() const noexcept { return size_ != 0; }
+
   private:
-    Attempt read() override;
+    friend class StreamReadOf;
+    Attempt read();
     std::size_t size_;
     std::string data_;
 };
@@ -207,8 +229,11 @@ class ASYNCIO_API Peek final : public StreamReadOf<Peek, std::string_view> {
         : StreamReadOf(*stream), at_least_(at_least) {}
     std::string_view result() const noexcept { return stream_.received().view(); }
 
+    bool needs_data() const noexcept { return at_least_ != 0; }
+
   private:
-    Attempt read() override;
+    friend class StreamReadOf;
+    Attempt read();
     std::size_t at_least_;
 };
 
@@ -220,8 +245,8 @@ class ASYNCIO_API UntilSearch {
     explicit UntilSearch(std::span<const std::string_view> separators) noexcept
         : several_(separators) {}
 
-    // Throws ValueError for no separator, or an empty one.
-    void check() const;
+    // Not so: one of the separators is empty.
+    bool is_valid() const noexcept;
     // Where the first separator that ends ends; npos if there is none yet. Looks at each byte about
     // once, however they come. Throws LimitOverrunError.
     std::size_t find(std::string_view data, std::size_t limit);
@@ -244,8 +269,11 @@ class ASYNCIO_API ReadUntil final : public StreamReadOf<ReadUntil, std::string> 
         : StreamReadOf(*stream), search_(separators) {}
     std::string result() noexcept { return std::move(data_); }
 
+    bool needs_data() const noexcept { return search_.is_valid(); }
+
   private:
-    Attempt read() override;
+    friend class StreamReadOf;
+    Attempt read();
     UntilSearch search_;
     std::string data_;
 };
@@ -256,11 +284,21 @@ class ASYNCIO_API ReadLine : public StreamReadOf<ReadLine, std::string> {
     explicit ReadLine(StreamState* stream) noexcept : StreamReadOf(*stream), search_("\n") {}
     std::string result() noexcept { return std::move(data_); }
 
+    bool needs_data() const noexcept { return true; }
+
   private:
-    Attempt read() override;
+    friend class StreamReadOf;
+    Attempt read();
     UntilSearch search_;
     std::string data_;
 };
+
+extern template class StreamReadOf<ReadSome, std::string>;
+extern template class StreamReadOf<ReadInto, std::size_t>;
+extern template class StreamReadOf<ReadExactly, std::string>;
+extern template class StreamReadOf<Peek, std::string_view>;
+extern template class StreamReadOf<ReadUntil, std::string>;
+extern template class StreamReadOf<ReadLine, std::string>;
 
 class ASYNCIO_API NextLine final : public ReadLine {
   public:
@@ -282,7 +320,8 @@ class ASYNCIO_API NextLine final : public ReadLine {
 // The handshake of TLS. Gives nothing; throws what it failed with.
 class ASYNCIO_API Handshake final : public IoOperation {
   public:
-    explicit Handshake(Connection* connection) noexcept : connection_(*connection) {
+    explicit Handshake(Connection* connection) noexcept
+        : IoOperation(*connection), connection_(*connection) {
         connection->retain();
     }
     ~Handshake() { connection_.release(); }
@@ -290,46 +329,61 @@ class ASYNCIO_API Handshake final : public IoOperation {
     void await_resume() { check(); }
 
   private:
-    Channel* channel() noexcept override { return &connection_; }
-    std::exception_ptr closed() const override { return nullptr; }
     Attempt attempt() override;
 
     Connection& connection_;
 };
 
-// drain().
-class ASYNCIO_API Drain final : public Waiter {
+// drain(), while it waits.
+class ASYNCIO_API DrainWait final : public Waiter {
   public:
-    explicit Drain(StreamState* stream) noexcept
-        : Waiter(stream->drain_waiters()), stream_(*stream) {
-        stream->retain();
-    }
-    ~Drain() { stream_.release(); }
+    explicit DrainWait(StreamState& stream) noexcept : Waiter(stream.drain_waiters()) {}
 
-    bool await_ready() const noexcept {
-        return !stream_.is_writing_paused() && !stream_.is_closing() &&
-               stream_.write_error() == nullptr && stream_.io().spend();
+    bool begin(TaskBase& task, std::coroutine_handle<> frame, StreamState& stream) noexcept {
+        return Waiter::begin(task, frame, stream.drain_waiters());
     }
+    // After the wait. Null if there was nothing but a drain.
+    std::exception_ptr end();
+};
+
+// drain(). Most of the time there is nothing to wait for, and nothing is made for it.
+class ASYNCIO_API Drain {
+  public:
+    using AsyncioAwaiter = void;
+
+    explicit Drain(StreamState* stream) noexcept : stream_(*stream) {}
+    ~Drain() {
+        if (task_ != nullptr) [[unlikely]]
+            clean_up();
+    }
+    Drain(const Drain&) = delete;
+    Drain& operator=(const Drain&) = delete;
+
+    bool await_ready() const noexcept { return stream_.is_drained() && stream_.io().spend(); }
     template <std::derived_from<PromiseBase> Promise>
     bool await_suspend(std::coroutine_handle<Promise> frame,
                        std::source_location where = std::source_location::current()) noexcept {
         frame.promise().where = where;
-        return begin_drain(*frame.promise().task, frame);
+        return begin(*frame.promise().task, frame);
     }
     void await_resume() {
-        if (waited_ || stream_.write_error() != nullptr) [[unlikely]]
+        if (task_ != nullptr) [[unlikely]]
             finish();
     }
     Result<void> take_result();
 
   private:
-    bool begin_drain(TaskBase& task, std::coroutine_handle<> frame) noexcept;
+    bool begin(TaskBase& task, std::coroutine_handle<> frame) noexcept;
     ASYNCIO_COLD void finish();
+    ASYNCIO_COLD void clean_up() noexcept;
     std::exception_ptr failure();
 
     StreamState& stream_;
-    TaskBase* yielded_ = nullptr;
-    bool waited_ = false;
+    TaskBase* task_ = nullptr; // once it has waited
+    bool waits_ = false;       // in the list, not for a turn
+    union {
+        DrainWait wait_;
+    };
 };
 
 // wait_closed().

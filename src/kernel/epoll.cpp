@@ -73,12 +73,12 @@ class EpollBackend final : public Backend {
         if (is_new) ++watched_count_;
     }
 
-    void attach(int descriptor, EdgeWatcher& watcher) override {
+    void attach(int descriptor, detail::Edges& edges) override {
         const auto index = static_cast<std::size_t>(descriptor);
         if (watched_.contains(descriptor) || is_attached(descriptor)) throw_in_use(descriptor);
         if (index >= attached_.size()) attached_.resize(index + index / 2 + 16);
         epoll_event event{.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                          .data = {.ptr = &watcher}};
+                          .data = {.ptr = &edges}};
         if (calls_.epoll_ctl(epoll_, EPOLL_CTL_ADD, descriptor, &event) != 0) {
             fail(errno, "watching descriptor " + std::to_string(descriptor));
         }
@@ -92,11 +92,6 @@ class EpollBackend final : public Backend {
         // Not left to close(): the socket may live on in a copy of the descriptor, in a child.
         epoll_event unused{};
         calls_.epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, &unused);
-    }
-
-    void wait(std::int64_t timeout_ns, detail::ReadyQueue& ready) override {
-        const int count = wait_for_events(timeout_ns);
-        if (count != 0) found(count, ready);
     }
 
     void wake() noexcept override {
@@ -114,7 +109,7 @@ class EpollBackend final : public Backend {
     }
 
   private:
-    // How an event tells a descriptor that is watched from an EdgeWatcher, whose address is even.
+    // How an event tells a descriptor that is watched from Edges, whose address is even.
     static std::uint64_t number(int descriptor) noexcept {
         return static_cast<std::uint64_t>(descriptor) << 1 | 1;
     }
@@ -133,21 +128,22 @@ class EpollBackend final : public Backend {
         Watcher* writer = nullptr;
     };
 
-    void found(int count, detail::ReadyQueue& ready) override {
+    void tell_each(int count, detail::ReadyQueue& ready) override {
         if (count < 0) {
             if (errno == EINTR) return;
             fail(errno, "epoll_wait");
         }
-        for (int i = 0; i < count; ++i) {
-            const epoll_event& event = events_[i];
+        for (const epoll_event *next = events_, *end = events_ + count; next != end; ++next) {
+            const epoll_event& event = *next;
             if ((event.data.u64 & 1) == 0) [[likely]] {
                 // An error is told to both, who learn it from their own calls; it ends nothing by
                 // itself: a socket of datagrams goes on, and a reset hangs up as well.
                 constexpr std::uint32_t ends = EPOLLRDHUP | EPOLLHUP;
-                static_cast<EdgeWatcher*>(event.data.ptr)
-                    ->edges((event.events & (EPOLLIN | EPOLLERR | ends)) != 0,
-                            (event.events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0,
-                            (event.events & ends) != 0, ready);
+                auto& edges = *static_cast<detail::Edges*>(event.data.ptr);
+                if ((event.events & ends) != 0) edges.hangup = true;
+                if ((event.events & (EPOLLIN | EPOLLERR | ends)) != 0) edges.became_readable(ready);
+                if ((event.events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0)
+                    edges.became_writable(ready);
                 continue;
             }
             const auto entry = watched_.find(static_cast<int>(event.data.u64 >> 1));
@@ -162,8 +158,8 @@ class EpollBackend final : public Backend {
         }
     }
 
-    int wait_for_events(std::int64_t timeout_ns) {
-        if (timeout_ns > 0 && has_pwait2_) {
+    int wait_for(std::int64_t timeout_ns) override {
+        if (has_pwait2_) {
             const timespec timeout{.tv_sec = timeout_ns / 1'000'000'000,
                                    .tv_nsec = timeout_ns % 1'000'000'000};
             const int count = calls_.epoll_pwait2(epoll_, events_, capacity, &timeout, nullptr);
@@ -171,14 +167,10 @@ class EpollBackend final : public Backend {
             if (count >= 0 || (errno != ENOSYS && errno != EPERM)) return count;
             has_pwait2_ = false;
         }
-        int timeout_ms = timeout_ns < 0 ? -1 : 0;
-        if (timeout_ns > 0) {
-            constexpr std::int64_t most = 86'400'000; // a day; the loop comes round again
-            const std::int64_t rounded =
-                timeout_ns / 1'000'000 + (timeout_ns % 1'000'000 != 0 ? 1 : 0);
-            timeout_ms = static_cast<int>(rounded < most ? rounded : most);
-        }
-        return calls_.epoll_wait(epoll_, events_, capacity, timeout_ms);
+        constexpr std::int64_t most = 86'400'000; // a day; the loop comes round again
+        const std::int64_t rounded = timeout_ns / 1'000'000 + (timeout_ns % 1'000'000 != 0 ? 1 : 0);
+        return calls_.epoll_wait(epoll_, events_, capacity,
+                                 static_cast<int>(rounded < most ? rounded : most));
     }
 
     // 0 or an errno. A descriptor that was closed without being forgotten has left epoll by itself,

@@ -65,6 +65,10 @@ constexpr SystemCalls real_calls = {
     .sendmsg = &::sendmsg,
     .sendmmsg = [](int descriptor, mmsghdr* messages, unsigned int count,
                    int flags) { return ::sendmmsg(descriptor, messages, count, flags); },
+    .pthread_create = &::pthread_create,
+    .getaddrinfo = &::getaddrinfo,
+    .freeaddrinfo = &::freeaddrinfo,
+    .getnameinfo = &::getnameinfo,
 };
 
 } // namespace

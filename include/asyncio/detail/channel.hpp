@@ -48,7 +48,7 @@ class ASYNCIO_API Io final : public LoopExtra {
     ~Io() override;
 
     EventLoop& loop() const noexcept { return loop_; }
-    const SystemCalls& calls() const noexcept { return loop_.backend_while_closing().calls(); }
+    const SystemCalls& calls() const noexcept { return calls_; }
 
     // Awaits of I/O that complete at once may be so many in a row; then the next one takes a turn,
     // so that others run too. An await that has to wait begins the count anew.
@@ -64,10 +64,11 @@ class ASYNCIO_API Io final : public LoopExtra {
   private:
     friend class Channel;
 
-    explicit Io(EventLoop& loop) noexcept : loop_(loop) {}
+    explicit Io(EventLoop& loop) noexcept : loop_(loop), calls_(loop.backend().calls()) {}
     static Io& make(EventLoop& loop);
 
     EventLoop& loop_;
+    const SystemCalls& calls_;
     Channel* channels_ = nullptr;
     unsigned at_once_ = 0;
     static constexpr std::size_t most_spare_blocks = 16;
@@ -90,50 +91,7 @@ class IoBlock {
     char* memory_;
 };
 
-enum class Direction : std::uint8_t { read, write };
-
-// Who waits for a channel. When an edge comes it is queued, and its run() tries again.
-class ASYNCIO_API ChannelWaiter : public Operation {
-  public:
-    bool is_waiting() const noexcept { return state_ != idle; }
-
-    // Ends the wait: what stands in a list leaves it; what stands in the ready queue comes up
-    // there, is then idle, and must find that it has nothing to do. True if it is out already.
-    bool stop_waiting() noexcept {
-        if (state_ == linked) unlink();
-        return state_ == idle;
-    }
-
-  protected:
-    ChannelWaiter() = default;
-    ~ChannelWaiter() {
-        if (state_ == linked) [[unlikely]]
-            unlink();
-    }
-
-    // Waits for the next edge. Requires: idle, and the channel is open.
-    void wait_for(Channel& channel, Direction direction) noexcept;
-    // Runs in the next turn, without waiting.
-    void wait_a_turn(Channel& channel) noexcept;
-    // First in run().
-    void begin_run() noexcept { state_ = idle; }
-    bool is_queued() const noexcept { return state_ == queued; }
-
-  private:
-    friend class Channel;
-
-    enum State : std::uint8_t { idle, linked, queued };
-
-    void unlink() noexcept;
-
-    Channel* waited_for_; // while linked
-    ChannelWaiter* previous_;
-    State state_ = idle;
-    Direction direction_;
-};
-
-// While it is linked, Runnable::next_link is the next one.
-class ASYNCIO_API Channel : public EdgeWatcher {
+class ASYNCIO_API Channel : private Edges {
   public:
     Channel() = default;
     Channel(const Channel&) = delete;
@@ -154,18 +112,19 @@ class ASYNCIO_API Channel : public EdgeWatcher {
     Io& io() const noexcept { return *io_; }
     EventLoop& loop() const noexcept { return io_->loop(); }
 
+    Edges& edges() noexcept { return *this; }
     bool believed(Direction direction) const noexcept {
-        return direction == Direction::read ? readable_ : writable_;
+        return direction == Direction::read ? readable : writable;
     }
     void would_block(Direction direction) noexcept {
-        (direction == Direction::read ? readable_ : writable_) = false;
+        (direction == Direction::read ? readable : writable) = false;
     }
     // A call has read less than it could have. That was all, unless the peer has ended the
     // connection, which comes as one edge with the last data.
-    void read_short() noexcept { readable_ = hangup_; }
-    bool hangup() const noexcept { return hangup_; }
+    void read_short() noexcept { readable = Edges::hangup; }
+    bool has_hung_up() const noexcept { return hangup; }
     // Before connect(): a socket that is not connected hangs up, as the kernel sees it.
-    void forget_hangup() noexcept { hangup_ = false; }
+    void forget_hangup() noexcept { hangup = false; }
 
     // Queues those who wait, as an edge would.
     void wake(Direction direction) noexcept;
@@ -177,23 +136,11 @@ class ASYNCIO_API Channel : public EdgeWatcher {
 
   private:
     friend class Io;
-    friend class ChannelWaiter;
-
-    struct List {
-        ChannelWaiter* first = nullptr;
-        ChannelWaiter* last = nullptr;
-    };
 
     void attach_first(EventLoop& loop, int descriptor);
-    void edges(bool readable, bool writable, bool hangup, ReadyQueue& ready) noexcept override;
-    static void queue_all(List& list, ReadyQueue& ready) noexcept;
 
     Io* io_ = nullptr;
-    int watched_ = -1; // the descriptor, while attached
-    bool readable_ = true;
-    bool writable_ = true;
-    bool hangup_ = false;
-    List lists_[2];           // by Direction
+    int watched_ = -1;        // the descriptor, while attached
     Channel* next_ = nullptr; // in Io
     Channel* previous_ = nullptr;
 };
@@ -212,31 +159,38 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
     CancelOutcome try_cancel() noexcept override;
 
   protected:
-    IoOperation() = default;
+    explicit IoOperation(Channel& channel) noexcept : channel_(channel) {}
     ~IoOperation() = default;
 
     enum class Attempt : std::uint8_t {
         done,
         blocked, // would block: waits for `direction`
     };
-
-    // What is waited for; null once it is closed, which fails the operation. Asked again before
-    // each attempt.
-    virtual Channel* channel() noexcept = 0;
-    // One try. Throws what fails. After `blocked`, the channel's belief must be gone.
+    // One try. Throws what fails, also that the channel was closed meanwhile. After `blocked`, the
+    // channel is attached, and its belief is gone.
     virtual Attempt attempt() = 0;
-    // "sock_recv: the socket was closed while a task waited for it"
-    virtual std::exception_ptr closed() const = 0;
 
     // In await_ready(): whether it is done, or has failed.
-    bool is_ready() noexcept;
+    bool is_ready() noexcept {
+        if (channel_.is_attached() && !channel_.io().spend()) [[unlikely]] {
+            put_off_ = true;
+            return false;
+        }
+        return try_once();
+    }
     // Which direction attempt() has found blocked. Default: to read.
     Direction direction = Direction::read;
 
+    Channel& channel_;
+    TaskBase* task_ = nullptr; // set once the task has waited
+    std::exception_ptr failure_;
+    bool done_ = false;
+
     // In await_resume().
     void check() {
-        if (failure_ != nullptr || !done_) [[unlikely]]
+        if (!done_) [[unlikely]] {
             throw_failure();
+        }
     }
     // The same without throwing; null if it is done.
     std::exception_ptr take_failure() noexcept;
@@ -245,17 +199,10 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
     void begin(TaskBase& task, std::coroutine_handle<> frame) noexcept;
     bool try_once() noexcept; // false: must wait
     bool go_on() noexcept;
-    void run() override {
-        if (go_on()) task_->step();
-    }
-    void run_in_debug() override {
-        if (go_on()) task_->step_in_debug();
-    }
+    void run() override;
+    void run_in_debug() override;
     [[noreturn]] ASYNCIO_COLD void throw_failure();
 
-    TaskBase* task_ = nullptr;
-    std::exception_ptr failure_;
-    bool done_ = false;
     bool put_off_ = false; // the budget is spent
 };
 

@@ -62,13 +62,21 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     Got fill(std::size_t at_least = 1);
     // At least a byte into `into`, from received() if there is something, else without a detour.
     // Requires: `into` is not empty.
-    Got read_into(std::span<char> into, std::size_t& count);
+    Got read_into(std::span<char> into, std::size_t& count) {
+        if (received_.empty() && reads_plainly_) [[likely]]
+            return receive(into, count);
+        return read_slowly(into, count);
+    }
     // A read would not have to wait, as far as is known without a system call.
     bool may_have_more() const noexcept {
         return believed(Direction::read) || !received_.empty() ||
                (tls_ != nullptr && tls_may_have_more_);
     }
     ByteBuffer<Io>& received() noexcept { return received_; }
+    // Nothing is there, and a read would not get anything before an edge comes.
+    bool must_wait_to_read() const noexcept {
+        return received_.empty() && !believed(Direction::read) && reads_plainly_;
+    }
     // Nothing is left, and nothing will come.
     bool at_end() const noexcept {
         return received_.empty() && (peer_ended_ || closing_ || read_error_ != nullptr);
@@ -76,7 +84,7 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     const std::exception_ptr& read_error() const noexcept { return read_error_; }
     // Before waiting: gives back memory that is not needed.
     void about_to_wait() noexcept {
-        if (received_.empty()) received_.release(is_attached() ? &io() : nullptr);
+        if (received_.is_idle()) received_.release(is_attached() ? &io() : nullptr);
     }
 
     // --- writing ---
@@ -96,6 +104,8 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
         return kept_.size() + (tls_ != nullptr ? tls_->output().size() : 0);
     }
     bool is_writing_paused() const noexcept { return paused_; }
+    // drain() has neither to wait nor to complain.
+    bool is_drained() const noexcept { return !paused_ && !complains_; }
     // Pausing: above `high`; resuming: not above `low`. Throws ValueError unless high >= low.
     void set_write_buffer_limits(std::optional<std::size_t> high, std::optional<std::size_t> low);
     std::size_t low_water() const noexcept { return low_water_; }
@@ -189,11 +199,27 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     void after_write();
     void update_water_marks();
     void went_wrong(int error) noexcept;
+    void read_failed(std::exception_ptr error) noexcept;
+    void write_failed(std::exception_ptr error) noexcept;
+    void stop_using() noexcept;
     void advance_close() noexcept;
     void lose() noexcept;
     void loop_closed() noexcept override;
     void close_descriptor() noexcept;
-    Got receive(std::span<char> into, std::size_t& count);
+    // From the kernel.
+    Got receive(std::span<char> into, std::size_t& count) {
+        if (!believed(Direction::read)) return Got::blocked;
+        const ssize_t result = io().calls().recv(descriptor_, into.data(), into.size(), 0);
+        if (result <= 0) [[unlikely]]
+            return nothing_received(into, count, result);
+        count = static_cast<std::size_t>(result);
+        if (count < into.size() && short_read_is_the_end_) read_short();
+        return Got::data;
+    }
+    Got nothing_received(std::span<char> into, std::size_t& count, ssize_t result);
+    Got read_slowly(std::span<char> into, std::size_t& count);
+    void write_slowly(std::string_view data);
+    void keep_rest(std::string_view data, ssize_t sent);
     Got read_tls(std::span<char> into, std::size_t& count);
     // As many records as there is room for, from what was fed and then from `ciphertext`.
     TlsSession::Status read_records(std::span<char> into, std::size_t& count,
@@ -207,6 +233,9 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     std::uint32_t references_ = 1;
     Address peer_;
     bool short_read_is_the_end_;
+    bool reads_plainly_ = true;  // no TLS, and neither ended, closed nor failed
+    bool writes_plainly_ = true; // the same of writing
+    bool complains_ = false;     // closing, or failed
     bool peer_ended_ = false;
     bool eof_wanted_ = false; // write_eof() was called
     bool eof_sent_ = false;

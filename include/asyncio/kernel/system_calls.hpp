@@ -2,13 +2,17 @@
 // The system-call seam: every system call that a loop makes goes through such a table, so that a
 // test can make the k-th call of a kind fail, loop by loop.
 //
-// Each entry has the signature and the errno convention of the call whose name it bears.
+// Each entry has the signature and the errno convention of the call whose name it bears. So do
+// those that are no system calls but make some: a thread that starts, and names that are looked up
+// (on a thread of the pool, perhaps when the loop is gone already).
 #pragma once
 
 #include <asyncio/detail/config.hpp>
 
 #include <csignal>
 #include <ctime>
+#include <netdb.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -44,6 +48,14 @@ struct ASYNCIO_API SystemCalls {
     ssize_t (*send)(int descriptor, const void* data, std::size_t size, int flags);
     ssize_t (*sendmsg)(int descriptor, const msghdr* message, int flags);
     int (*sendmmsg)(int descriptor, mmsghdr* messages, unsigned int count, int flags);
+
+    int (*pthread_create)(pthread_t* thread, const pthread_attr_t* attributes,
+                          void* (*start)(void*), void* argument);
+    int (*getaddrinfo)(const char* host, const char* service, const addrinfo* hints,
+                       addrinfo** result);
+    void (*freeaddrinfo)(addrinfo* result);
+    int (*getnameinfo)(const sockaddr* address, socklen_t size, char* host, socklen_t host_size,
+                       char* service, socklen_t service_size, int flags);
 
     // The kernel's own.
     static const SystemCalls& real() noexcept;
