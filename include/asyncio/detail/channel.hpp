@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <exception>
 #include <source_location>
+#include <span>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -81,6 +82,21 @@ class ASYNCIO_API Io final : public LoopExtra {
     static constexpr std::size_t most_spare_blocks = 16;
     std::size_t spare_blocks_ = 0;
     char* spare_[most_spare_blocks];
+};
+
+// A block for a while.
+class IoBlock {
+  public:
+    // Throws std::bad_alloc.
+    explicit IoBlock(Io& io) : io_(io), memory_(io.take_block()) {}
+    IoBlock(const IoBlock&) = delete;
+    IoBlock& operator=(const IoBlock&) = delete;
+    ~IoBlock() { io_.give_block(memory_); }
+    std::span<char> span() const noexcept { return {memory_, Io::block_size}; }
+
+  private:
+    Io& io_;
+    char* memory_;
 };
 
 class ASYNCIO_API Channel : private Edges {
