@@ -327,9 +327,8 @@ void SslSession::take_output(std::size_t count) noexcept {
 }
 
 void SslSession::release_memory() noexcept {
-    // OpenSSL frees them also while a part of a decrypted record is in them.
-    if (handshaken_ && SSL_has_pending(ssl_.get()) == 0 && SSL_pending(ssl_.get()) == 0)
-        SSL_free_buffers(ssl_.get());
+    // OpenSSL would free them also while a part of a decrypted record is in them.
+    if (handshaken_ && SSL_has_pending(ssl_.get()) == 0) SSL_free_buffers(ssl_.get());
     if (fed_used_ == fed_.size()) {
         std::string().swap(fed_);
         fed_used_ = 0;
