@@ -237,7 +237,7 @@ SslSession::SslSession(std::shared_ptr<SslContext> context, bool server_side)
     if (bio == nullptr) throw_openssl("cannot begin a TLS session");
     BIO_set_data(bio, this);
     SSL_set_bio(ssl_.get(), bio, bio);
-    SSL_set_ex_data(ssl_.get(), 0, this);
+    if (SSL_set_ex_data(ssl_.get(), 0, this) != 1) throw_openssl("cannot begin a TLS session");
 }
 
 SslSession::~SslSession() {

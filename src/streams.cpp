@@ -26,7 +26,9 @@ template <class Op, class T> bool StreamReadOf<Op, T>::go_on() noexcept {
     begin_run();
     if (task_->cancel_due()) return true;
     try {
-        if (StreamReadOf::attempt() == Attempt::blocked) {
+        if (stream_.reader == this && op().read_now()) {
+            stream_.reader = nullptr;
+        } else if (StreamReadOf::attempt() == Attempt::blocked) {
             wait_for(channel_.edges(), Direction::read);
             return false;
         }
@@ -65,6 +67,23 @@ IoOperation::Attempt ReadSome::read() {
     }
     data_ = take(std::string::npos);
     return Attempt::done;
+}
+
+bool ReadSome::read_now() {
+    if (size_ <= 0) return false;
+    struct Block {
+        Io& io;
+        char* memory;
+        explicit Block(Io& i) : io(i), memory(i.take_block()) {}
+        ~Block() { io.give_block(memory); }
+    };
+    if (!stream_.is_attached()) return false;
+    const Block block(stream_.io());
+    std::size_t count = 0;
+    const std::size_t most = std::min(static_cast<std::size_t>(size_), Io::block_size);
+    if (!stream_.receive_now({block.memory, most}, count)) return false;
+    data_.assign(block.memory, count);
+    return true;
 }
 
 IoOperation::Attempt ReadInto::read() {

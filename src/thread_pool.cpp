@@ -197,7 +197,7 @@ int ThreadPool::start_thread() {
     if (error != 0) {
         workers.pop_back();
     } else {
-        static_cast<void>(start.release()); // the thread's
+        static_cast<void>(start.release()); // NOLINT(bugprone-unused-return-value): the thread's
     }
     return error;
 }

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -280,6 +281,63 @@ TEST(Allocations, a_group_takes_one_for_each_task_beside_the_task_and_a_gather_o
         co_await asyncio::gather(std::move(many));
         // The frames are there; states, the gather, its children, the vector of results.
         EXPECT_EQ(allocations() - before, 10U + 3U);
+    });
+}
+
+TEST(Allocations, a_datagram_takes_none_but_for_the_string_of_who_wants_one) {
+    struct Counts final : asyncio::DatagramProtocol {
+        int received = 0;
+        void datagram_received(std::string_view, const asyncio::Address&) override { ++received; }
+    };
+    asyncio::run([]() -> Coro<> {
+        const auto options =
+            asyncio::DatagramOptions().local_addr(asyncio::Address("127.0.0.1", 0));
+        auto endpoint = co_await asyncio::open_datagram_endpoint(options);
+        auto made = co_await asyncio::create_datagram_endpoint(
+            [] { return std::make_shared<Counts>(); }, options);
+        const asyncio::Address self = endpoint.sockname();
+        const std::string data(100, 'x');
+        std::vector<char> room(16 * 200);
+        std::vector<asyncio::DatagramSlot> slots;
+        for (std::size_t i = 0; i < 16; ++i)
+            slots.emplace_back(asyncio::WritableBytes(room.data() + i * 200, 200));
+        const std::vector<asyncio::OutgoingDatagram> outgoing(
+            16, asyncio::OutgoingDatagram{data, self});
+        std::size_t total = 0;
+        for (int round = 0; round < 3; ++round) {
+            std::size_t before = allocations();
+            co_await endpoint.sendto(data, self);
+            const asyncio::ReceivedInto got = co_await endpoint.recvfrom_into(room);
+            total += got.count;
+            const std::size_t one = allocations() - before;
+
+            before = allocations();
+            co_await endpoint.sendto(data, self);
+            const std::string text = co_await endpoint.recv();
+            total += text.size();
+            const std::size_t string = allocations() - before;
+
+            before = allocations();
+            const std::size_t sent = co_await endpoint.sendmany(outgoing);
+            std::size_t received = 0;
+            while (received < sent) received += co_await endpoint.recvmany(slots);
+            total += received;
+            const std::size_t batch = allocations() - before;
+
+            before = allocations();
+            const int already = made.protocol->received;
+            for (int i = 0; i < 10; ++i) made.transport.sendto(data, made.transport.sockname());
+            while (made.protocol->received < already + 10) co_await sleep(0);
+            const std::size_t callbacks = allocations() - before;
+            if (round == 0) continue; // attaching, and the loop's block
+            EXPECT_EQ(one, 0U) << "into a buffer";
+            EXPECT_EQ(string, 1U) << "the string";
+            EXPECT_EQ(batch, 0U) << "a batch";
+            EXPECT_EQ(callbacks, 0U) << "a protocol";
+        }
+        EXPECT_EQ(total, 3 * 216U);
+        made.transport.close();
+        co_await sleep(0);
     });
 }
 

@@ -9,6 +9,7 @@
 #include <asyncio/connections.hpp>
 #include <asyncio/contextvars.hpp>
 #include <asyncio/coroutine.hpp>
+#include <asyncio/datagrams.hpp>
 #include <asyncio/dns.hpp>
 #include <asyncio/ensure_future.hpp>
 #include <asyncio/events.hpp>

@@ -43,6 +43,16 @@ struct CountFrom {
 
 namespace detail {
 
+// Who keeps a socket for as long as its loop lives.
+class ASYNCIO_API SocketOwner {
+  public:
+    // The loop is closing: must close the socket.
+    virtual void loop_closed() noexcept = 0;
+
+  protected:
+    ~SocketOwner() = default;
+};
+
 // What a Socket points to. Operations that are under way keep it, not the descriptor.
 class ASYNCIO_API SocketState final : public Channel, public Pooled {
   public:
@@ -66,7 +76,20 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
     void close() noexcept;
     int give_up() noexcept; // the descriptor, for its next owner
 
+    SocketOwner* owner = nullptr;
+    // Of datagrams: the kernel keeps the errors that come back; see report_errors().
+    bool queues_errors = false;
+    bool may_have_errors = false; // there, which no call has reported yet
+
   private:
+    void loop_closed() noexcept override {
+        if (owner != nullptr) {
+            owner->loop_closed();
+        } else {
+            detach();
+        }
+    }
+
     std::uint32_t references_ = 1;
     int descriptor_;
     int family_;
@@ -196,6 +219,7 @@ template <class Op, class T> class SocketAwaiter : public SocketOperation {
 
   protected:
     explicit SocketAwaiter(SocketState& socket) noexcept : SocketOperation(socket, Op::name) {}
+    ~SocketAwaiter() = default;
 };
 
 class ASYNCIO_API SockRecv final : public SocketAwaiter<SockRecv, std::string> {

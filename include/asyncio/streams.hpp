@@ -141,7 +141,9 @@ class ASYNCIO_API StreamRead : public IoOperation {
     [[noreturn]] ASYNCIO_COLD void throw_read_error() const;
 };
 
-// Derived: read(), as attempt(), and needs_data(), that it cannot be done without any.
+// Derived: read(), as attempt(); needs_data(), that it cannot be done without any; and read_now(),
+// which does read() in the case that is the way of every message: nothing is kept, and the kernel
+// has something. False: it has done nothing.
 template <class Op, class T> class ASYNCIO_API StreamReadOf : public StreamRead {
   public:
     bool await_ready() noexcept {
@@ -186,6 +188,7 @@ class ASYNCIO_API ReadSome final : public StreamReadOf<ReadSome, std::string> {
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now();
     std::ptrdiff_t size_;
     std::string data_;
 };
@@ -202,6 +205,7 @@ class ASYNCIO_API ReadInto final : public StreamReadOf<ReadInto, std::size_t> {
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now() { return !buffer_.empty() && stream_.receive_now(buffer_, count_); }
     WritableBytes buffer_;
     std::size_t count_ = 0;
 };
@@ -218,6 +222,7 @@ class ASYNCIO_API ReadExactly final : public StreamReadOf<ReadExactly, std::stri
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now() const noexcept { return false; }
     std::size_t size_;
     std::string data_;
 };
@@ -234,6 +239,7 @@ class ASYNCIO_API Peek final : public StreamReadOf<Peek, std::string_view> {
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now() { return at_least_ == 1 && stream_.fill_now(); }
     std::size_t at_least_;
 };
 
@@ -274,6 +280,7 @@ class ASYNCIO_API ReadUntil final : public StreamReadOf<ReadUntil, std::string> 
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now() const noexcept { return false; }
     UntilSearch search_;
     std::string data_;
 };
@@ -289,6 +296,7 @@ class ASYNCIO_API ReadLine : public StreamReadOf<ReadLine, std::string> {
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now() const noexcept { return false; }
     UntilSearch search_;
     std::string data_;
 };

@@ -72,6 +72,21 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
         return believed(Direction::read) || !received_.empty() ||
                (tls_ != nullptr && tls_may_have_more_);
     }
+    // The same in the case that is the way of every message: nothing is kept, and the kernel has
+    // something. False: there is nothing, or another case; read_into() or fill() tells.
+    bool receive_now(std::span<char> into, std::size_t& count) {
+        if (!received_.empty() || !reads_plainly_) [[unlikely]]
+            return false;
+        return receive(into, count) == Got::data;
+    }
+    bool fill_now() {
+        if (!received_.empty() || !reads_plainly_) [[unlikely]]
+            return false;
+        std::size_t count = 0;
+        if (receive(received_.room(io(), 1), count) != Got::data) return false;
+        received_.filled(count);
+        return true;
+    }
     ByteBuffer<Io>& received() noexcept { return received_; }
     // Nothing is there, and a read would not get anything before an edge comes.
     bool must_wait_to_read() const noexcept {
