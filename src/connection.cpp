@@ -297,7 +297,10 @@ void Connection::write_failed(std::exception_ptr error) noexcept {
     writing_failed();
 }
 
-void Connection::writing_failed() noexcept { abort(write_error_); }
+// That the alert could not be sent is not what went wrong.
+void Connection::writing_failed() noexcept {
+    abort(read_error_ != nullptr ? read_error_ : write_error_);
+}
 
 // --- closing
 
@@ -480,6 +483,10 @@ TlsSession::Status Connection::read_records(std::span<char> into, std::size_t& c
     } while (status == TlsSession::Status::done && count < into.size());
     if (!ciphertext.empty()) tls_->feed(ciphertext);
     tls_may_have_more_ = status != TlsSession::Status::want_input;
+    if (status == TlsSession::Status::failed) {
+        if (count != 0) return status; // what came before is given first; the session says it again
+        read_failed(tls_->error());
+    }
     // An answer to a change of keys, or an alert.
     if (!unsent().empty()) {
         send_unsent();
@@ -506,7 +513,6 @@ Connection::Got Connection::read_tls(std::span<char> into, std::size_t& count) {
         peer_ended_ = true;
         return Got::end;
     }
-    read_failed(tls_->error());
     return Got::failed;
 }
 
@@ -514,6 +520,7 @@ Connection::Got Connection::handshake() {
     if (closing_) return Got::end;
     for (;;) {
         const TlsSession::Status status = tls_->handshake();
+        if (status == TlsSession::Status::failed) read_failed(tls_->error());
         send_unsent();
         if (is_attached()) after_write();
         switch (status) {
@@ -523,7 +530,6 @@ Connection::Got Connection::handshake() {
         case TlsSession::Status::closed:
             return Got::end;
         case TlsSession::Status::failed:
-            read_failed(tls_->error());
             return Got::failed;
         case TlsSession::Status::want_input:
             break;
