@@ -166,6 +166,7 @@ template <class Op, class T> class ASYNCIO_API StreamReadOf : public StreamRead 
 
   protected:
     explicit StreamReadOf(StreamState& stream) noexcept : StreamRead(stream) {}
+    ~StreamReadOf() = default;
 
   private:
     Op& op() noexcept { return static_cast<Op&>(*this); }
@@ -285,7 +286,7 @@ class ASYNCIO_API ReadUntil final : public StreamReadOf<ReadUntil, std::string> 
     std::string data_;
 };
 
-class ASYNCIO_API ReadLine : public StreamReadOf<ReadLine, std::string> {
+class ASYNCIO_API ReadLine final : public StreamReadOf<ReadLine, std::string> {
   public:
     static constexpr const char* name = "readline";
     explicit ReadLine(StreamState* stream) noexcept : StreamReadOf(*stream), search_("\n") {}
@@ -308,12 +309,20 @@ extern template class StreamReadOf<Peek, std::string_view>;
 extern template class StreamReadOf<ReadUntil, std::string>;
 extern template class StreamReadOf<ReadLine, std::string>;
 
-class ASYNCIO_API NextLine final : public ReadLine {
+class NextLine final {
   public:
-    explicit NextLine(StreamState* stream) noexcept : ReadLine(stream) {}
-    std::optional<std::string> await_resume() { return line(ReadLine::await_resume()); }
+    using AsyncioAwaiter = void;
+
+    explicit NextLine(StreamState* stream) noexcept : read_(stream) {}
+    bool await_ready() noexcept { return read_.await_ready(); }
+    template <std::derived_from<PromiseBase> Promise>
+    void await_suspend(std::coroutine_handle<Promise> frame,
+                       std::source_location where = std::source_location::current()) noexcept {
+        read_.await_suspend(frame, where);
+    }
+    std::optional<std::string> await_resume() { return line(read_.await_resume()); }
     Result<std::optional<std::string>> take_result() {
-        Result<std::string> read = ReadLine::take_result();
+        Result<std::string> read = read_.take_result();
         if (!read) return Result<std::optional<std::string>>(read.exception());
         return line(std::move(*read));
     }
@@ -323,6 +332,8 @@ class ASYNCIO_API NextLine final : public ReadLine {
         if (text.empty()) return std::nullopt;
         return std::move(text);
     }
+
+    ReadLine read_;
 };
 
 // The handshake of TLS. Gives nothing; throws what it failed with.
