@@ -2,18 +2,26 @@
 #include <asyncio/address.hpp>
 #include <asyncio/exceptions.hpp>
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <charconv>
 #include <cstring>
 #include <net/if.h>
+#include <utility>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace {
 
 constexpr std::size_t path_offset = offsetof(sockaddr_un, sun_path);
 
+// For messages, which end at a zero byte.
+std::string printable(std::string text) {
+    std::replace(text.begin(), text.end(), '\0', '@');
+    return text;
+}
+
 [[noreturn]] void throw_not_numeric(std::string_view host) {
-    throw ValueError("'" + std::string(host) +
+    throw ValueError("'" + printable(std::string(host)) +
                      "' is not a numeric IPv4 or IPv6 address: look names up with getaddrinfo()");
 }
 
@@ -63,7 +71,7 @@ Address Address::unix_path(std::string_view path) {
     const bool abstract = path.front() == '\0';
     if (path.size() > sizeof address.unix_.sun_path - (abstract ? 0 : 1)) {
         throw ValueError("the path of a Unix socket takes at most 107 bytes, and this has " +
-                         std::to_string(path.size()) + ": " + std::string(path));
+                         std::to_string(path.size()) + ": " + printable(std::string(path)));
     }
     if (!abstract && path.find('\0') != std::string_view::npos)
         throw ValueError("a path must not contain a zero byte");
@@ -118,8 +126,7 @@ std::string Address::text() const {
     case AF_UNIX: {
         std::string text = path();
         if (text.empty()) return "an unnamed Unix socket";
-        if (text.front() == '\0') text.front() = '@';
-        return text;
+        return printable(std::move(text));
     }
     case AF_UNSPEC:
         return "no address";

@@ -29,21 +29,12 @@ Io& Io::make(EventLoop& loop) {
 
 Io::~Io() {
     while (channels_ != nullptr) channels_->loop_closed();
-    while (spare_blocks_ > 0) ::operator delete(spare_[--spare_blocks_], block_size);
+    while (spare_blocks_ > 0) drop_block(spare_[--spare_blocks_]);
 }
 
-char* Io::take_block() {
-    if (spare_blocks_ > 0) return spare_[--spare_blocks_];
-    return static_cast<char*>(::operator new(block_size));
-}
+char* Io::make_block() { return static_cast<char*>(::operator new(block_size)); }
 
-void Io::give_block(char* block) noexcept {
-    if (spare_blocks_ < most_spare_blocks) {
-        spare_[spare_blocks_++] = block;
-    } else {
-        ::operator delete(block, block_size);
-    }
-}
+void Io::drop_block(char* block) noexcept { ::operator delete(block, block_size); }
 
 void ChannelWaiter::unlink() noexcept {
     Edges::List& list = waited_for_->lists[static_cast<std::size_t>(direction_)];
@@ -117,18 +108,6 @@ bool IoOperation::try_once() noexcept {
         failure_ = std::current_exception();
     }
     return true;
-}
-
-void IoOperation::begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
-    task_ = &task;
-    channel_.io().refresh_budget();
-    if (put_off_) [[unlikely]] {
-        put_off_ = false;
-        wait_a_turn(channel_);
-    } else {
-        wait_for(channel_.edges(), direction);
-    }
-    task.suspend(frame, *this);
 }
 
 CancelOutcome IoOperation::try_cancel() noexcept {

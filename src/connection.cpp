@@ -21,6 +21,10 @@ template <class Call> ssize_t uninterrupted(Call call) {
 
 } // namespace
 
+OwnedDescriptor::~OwnedDescriptor() {
+    if (number_ >= 0) current_system_calls().close(number_);
+}
+
 Connection::Connection(EventLoop& loop, int descriptor, const Address& peer)
     : descriptor_(descriptor), peer_(peer),
       short_read_is_the_end_(peer.family() == AF_INET || peer.family() == AF_INET6) {
@@ -76,22 +80,26 @@ Connection::Got Connection::nothing_received(std::span<char> into, std::size_t& 
 }
 
 Connection::Got Connection::fill(std::size_t at_least) {
+    std::size_t count = 0;
+    Got got = Got::blocked;
     if (!reads_plainly_) [[unlikely]] {
         if (closing_ || peer_ended_) return Got::end;
         if (read_error_ != nullptr) return Got::failed;
-        return fill_from_tls();
+        if (!believed(Direction::read) && !tls_may_have_more_) return Got::blocked;
+        got = read_tls(received_.room(io(), at_least), count);
+    } else {
+        if (!believed(Direction::read)) return Got::blocked;
+        got = receive(received_.room(io(), at_least), count);
     }
-    if (!believed(Direction::read)) return Got::blocked;
-    std::size_t count = 0;
-    const Got got = receive(received_.room(io(), at_least), count);
     if (got == Got::data) received_.filled(count);
     return got;
 }
 
-Connection::Got Connection::read_by_buffer(std::span<char> into, std::size_t& count) {
+Connection::Got Connection::read_slowly(std::span<char> into, std::size_t& count) {
     if (received_.empty()) {
-        const Got got = fill();
-        if (got != Got::data) return got;
+        if (closing_ || peer_ended_) return Got::end;
+        if (read_error_ != nullptr) return Got::failed;
+        return read_tls(into, count);
     }
     count = std::min(into.size(), received_.size());
     std::memcpy(into.data(), received_.view().data(), count);
@@ -141,6 +149,8 @@ void Connection::write_slowly(std::string_view data) {
     if (refuses_data() || data.empty()) return;
     if (tls_ == nullptr) {
         kept_.append(io(), data);
+    } else if (!handshake_over_) {
+        throw RuntimeError("write() while the TLS handshake is under way: await it first");
     } else if (tls_->write(data) == TlsSession::Status::failed) {
         write_failed(tls_->error());
         return;
@@ -203,7 +213,7 @@ void Connection::write(std::span<const ReadableBytes> parts) {
 }
 
 void Connection::take_unsent(std::size_t count) noexcept {
-    if (tls_ != nullptr) {
+    if (tls_ != nullptr && kept_.empty()) {
         tls_->take_output(count);
     } else {
         kept_.consume(count);
@@ -287,7 +297,10 @@ void Connection::write_failed(std::exception_ptr error) noexcept {
     writing_failed();
 }
 
-void Connection::writing_failed() noexcept { abort(write_error_); }
+// That the alert could not be sent is not what went wrong.
+void Connection::writing_failed() noexcept {
+    abort(read_error_ != nullptr ? read_error_ : write_error_);
+}
 
 // --- closing
 
@@ -402,7 +415,11 @@ void Connection::Sender::run() {
     Connection& c = connection;
     if (c.lost_) return;
     if (c.finishing_) {
-        c.lose();
+        struct AtEnd {
+            Connection& connection;
+            ~AtEnd() { connection.lose(); }
+        };
+        const AtEnd lost{c};
         c.connection_lost();
         return;
     }
@@ -438,60 +455,72 @@ void Connection::start_tls(std::unique_ptr<TlsSession> session, Delay shutdown_t
     received_.clear();
 }
 
-Connection::Got Connection::feed_tls() {
+Connection::Got Connection::receive_ciphertext(std::span<char> block, std::size_t& count) {
     if (tcp_ended_) return Got::end;
-    if (!believed(Direction::read)) return Got::blocked;
-    struct Block {
-        Io& io;
-        char* memory;
-        explicit Block(Io& i) : io(i), memory(i.take_block()) {}
-        ~Block() { io.give_block(memory); }
-    };
-    const Block block(io());
+    const Got got = receive(block, count);
+    if (got != Got::end) return got;
+    tcp_ended_ = true;
+    tls_->feed_eof();
+    return Got::data; // the session says what that means
+}
+
+Connection::Got Connection::feed_tls() {
+    if (!believed(Direction::read)) return tcp_ended_ ? Got::end : Got::blocked;
+    const IoBlock block(io());
     std::size_t count = 0;
-    const Got got = receive({block.memory, Io::block_size}, count);
-    if (got == Got::data) {
-        tls_->feed({block.memory, count});
-    } else if (got == Got::end) {
-        tcp_ended_ = true;
-        tls_->feed_eof();
-        return Got::data; // the session says what that means
-    }
+    const Got got = receive_ciphertext(block.span(), count);
+    if (got == Got::data) tls_->feed({block.span().data(), count});
     return got;
 }
 
-Connection::Got Connection::fill_from_tls() {
-    for (;;) {
-        std::size_t count = 0;
-        const TlsSession::Status status = tls_->read(received_.room(io(), 1), count);
-        // An answer to a change of keys, or an alert.
-        if (!unsent().empty()) {
-            send_unsent();
-            if (is_attached()) after_write();
-        }
-        switch (status) {
-        case TlsSession::Status::done:
-            received_.filled(count);
-            return Got::data;
-        case TlsSession::Status::closed:
-            peer_ended_ = true;
-            return Got::end;
-        case TlsSession::Status::failed:
-            read_failed(tls_->error());
-            return Got::failed;
-        case TlsSession::Status::want_input:
-            break;
-        }
-        if (closing_) return Got::end;
-        const Got got = feed_tls();
-        if (got != Got::data) return got;
+TlsSession::Status Connection::read_records(std::span<char> into, std::size_t& count,
+                                            std::string_view ciphertext) {
+    TlsSession::Status status;
+    do {
+        std::size_t more = 0;
+        status = tls_->read(into.subspan(count), more, ciphertext);
+        count += more;
+    } while (status == TlsSession::Status::done && count < into.size());
+    if (!ciphertext.empty()) tls_->feed(ciphertext);
+    tls_may_have_more_ = status != TlsSession::Status::want_input;
+    if (status == TlsSession::Status::failed) {
+        if (count != 0) return status; // what came before is given first; the session says it again
+        read_failed(tls_->error());
     }
+    // An answer to a change of keys, or an alert.
+    if (!unsent().empty()) {
+        send_unsent();
+        if (!unsent().empty() && write_error_ == nullptr) sender_.wait();
+    }
+    return status;
+}
+
+Connection::Got Connection::read_tls(std::span<char> into, std::size_t& count) {
+    count = 0;
+    TlsSession::Status status = TlsSession::Status::want_input;
+    if (tls_may_have_more_) status = read_records(into, count, {});
+    while (count == 0 && status == TlsSession::Status::want_input) {
+        if (closing_) return Got::end;
+        if (!believed(Direction::read)) return tcp_ended_ ? Got::end : Got::blocked;
+        const IoBlock block(io());
+        std::size_t received = 0;
+        const Got got = receive_ciphertext(block.span(), received);
+        if (got != Got::data) return got;
+        status = read_records(into, count, {block.span().data(), received});
+    }
+    if (count != 0) return Got::data; // the session says the rest once more
+    if (status == TlsSession::Status::closed) {
+        peer_ended_ = true;
+        return Got::end;
+    }
+    return Got::failed;
 }
 
 Connection::Got Connection::handshake() {
     if (closing_) return Got::end;
     for (;;) {
         const TlsSession::Status status = tls_->handshake();
+        if (status == TlsSession::Status::failed) read_failed(tls_->error());
         send_unsent();
         if (is_attached()) after_write();
         switch (status) {
@@ -501,7 +530,6 @@ Connection::Got Connection::handshake() {
         case TlsSession::Status::closed:
             return Got::end;
         case TlsSession::Status::failed:
-            read_failed(tls_->error());
             return Got::failed;
         case TlsSession::Status::want_input:
             break;

@@ -332,7 +332,47 @@ void bind_unix_server(ServerState& server, std::string_view path) {
                has_file && server.settings().cleanup_socket ? name : std::string());
 }
 
+Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts, std::uint16_t port,
+                            std::shared_ptr<Socket> sock) {
+    ServerState& state = server.state();
+    if (sock != nullptr) {
+        if (!hosts.empty())
+            throw ValueError("host/port and sock can not be specified at the same time");
+        if (sock->type() != SOCK_STREAM)
+            throw ValueError("A Stream Socket was expected for a server");
+        state.add(std::move(*sock));
+    } else if (hosts.empty()) {
+        throw ValueError("Neither host/port nor sock were specified: call ServerOptions().sock(), "
+                         "or give a host");
+    } else {
+        co_await bind_server(state, std::move(hosts), port);
+    }
+    if (state.settings().start_serving) {
+        state.start_serving();
+        co_await sleep(0); // as in asyncio, so that who comes next finds it listening
+    }
+    co_return server;
+}
+
+Coro<Server> bind_unix_and_start(Server server, std::string path, std::shared_ptr<Socket> sock) {
+    ServerState& state = server.state();
+    if (sock != nullptr) {
+        if (!path.empty()) throw ValueError("path and sock can not be specified at the same time");
+        if (sock->family() != AF_UNIX || sock->type() != SOCK_STREAM)
+            throw ValueError("A UNIX Domain Stream Socket was expected for a server");
+        state.add(std::move(*sock));
+    } else {
+        bind_unix_server(state, path);
+    }
+    if (state.settings().start_serving) {
+        state.start_serving();
+        co_await sleep(0);
+    }
+    co_return server;
+}
+
 } // namespace detail
+
 Coro<> Server::start(Server server) {
     server.state_->start_serving();
     // So that who comes after this finds it listening, as in asyncio.

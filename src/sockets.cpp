@@ -69,6 +69,7 @@ SocketOperation::Attempt SocketOperation::failed(Direction way) {
     if (means_blocked(error)) {
         direction = way;
         socket_.would_block(way);
+        stand_in_line();
         return Attempt::blocked;
     }
     std::string what = name_;
@@ -83,14 +84,32 @@ SocketOperation::Attempt SocketOperation::failed(Direction way) {
     throw_system_error(error, what);
 }
 
+void SocketOperation::stand_in_line() noexcept {
+    if (in_line_) return;
+    in_line_ = true;
+    SocketOperation** end = &socket_.lines_[static_cast<std::size_t>(direction)];
+    while (*end != nullptr) end = &(*end)->next_in_line_;
+    *end = this;
+}
+
+void SocketOperation::let_next_come() noexcept {
+    in_line_ = false;
+    SocketOperation** link = &socket_.lines_[static_cast<std::size_t>(direction)];
+    while (*link != this) link = &(*link)->next_in_line_;
+    *link = next_in_line_;
+    // Who comes next may have found no more in its way than this one, which no edge ends.
+    const bool is_somebody_left = socket_.lines_[static_cast<std::size_t>(direction)] != nullptr;
+    if (is_somebody_left && socket_.is_attached() && socket_.believed(direction))
+        socket_.wake(direction);
+}
+
 // Makes one call of one direction: `count` is what it has given, which is short if it is less than
 // `wanted`.
 template <class Call>
 SocketOperation::Attempt SocketOperation::make_call(Direction way, std::size_t wanted,
                                                     std::size_t& count, Call call) {
     const SystemCalls& table = calls();
-    direction = way;
-    if (!socket_.believed(way)) return Attempt::blocked;
+    if (!may_call(way)) return Attempt::blocked;
     const ssize_t result = uninterrupted([&] { return call(table, socket_.descriptor()); });
     if (result < 0) return failed(way);
     count = static_cast<std::size_t>(result);
@@ -100,6 +119,7 @@ SocketOperation::Attempt SocketOperation::make_call(Direction way, std::size_t w
 }
 
 SockRecv::Attempt SockRecv::attempt() {
+    if (size_ == 0) return Attempt::done; // as in asyncio, where the kernel is not asked
     // Into a block of the loop's first: how much will come is not known, and memory that is not
     // needed is not touched.
     struct Block {
@@ -133,6 +153,7 @@ SockRecv::Attempt SockRecv::attempt() {
 }
 
 SockRecvInto::Attempt SockRecvInto::attempt() {
+    if (buffer_.empty()) return Attempt::done;
     return make_call(Direction::read, buffer_.size(), count_,
                      [&](const SystemCalls& table, int descriptor) {
                          return table.recv(descriptor, buffer_.data(), buffer_.size(), 0);
@@ -144,10 +165,12 @@ SockRecvScattered::Attempt SockRecvScattered::attempt() {
     std::size_t used = 0;
     std::size_t room = 0;
     for (const WritableBytes& buffer : buffers_) {
+        if (buffer.empty()) continue;
         if (used == parts_at_once) break;
         parts[used++] = {buffer.data(), buffer.size()};
         room += buffer.size();
     }
+    if (room == 0) return Attempt::done;
     msghdr message{};
     message.msg_iov = parts;
     message.msg_iovlen = used;
@@ -286,12 +309,13 @@ SockConnect::Attempt SockConnect::attempt() {
     if (table.getsockopt(socket_.descriptor(), SOL_SOCKET, SO_ERROR, &error, &size) != 0)
         error = errno;
     if (error != 0) fail(error);
-    if (was_attached_) { // an edge of before may have come late
+    // An edge of before may have come late; or who reads at the same time has taken the error.
+    if (was_attached_ || socket_.has_hung_up()) {
         sockaddr_storage storage{};
         size = sizeof storage;
         if (table.getpeername(socket_.descriptor(), reinterpret_cast<sockaddr*>(&storage), &size) !=
             0) {
-            if (errno != ENOTCONN) fail(errno);
+            if (errno != ENOTCONN || socket_.has_hung_up()) fail(errno);
             socket_.would_block(Direction::write);
             return Attempt::blocked;
         }
@@ -301,9 +325,8 @@ SockConnect::Attempt SockConnect::attempt() {
 
 SockAccept::Attempt SockAccept::attempt() {
     const SystemCalls& table = calls();
-    direction = Direction::read;
-    if (!socket_.believed(Direction::read)) return Attempt::blocked;
-    for (;;) {
+    if (!may_call(Direction::read)) return Attempt::blocked;
+    for (int tries = 0;; ++tries) {
         sockaddr_storage storage{};
         socklen_t size = sizeof storage;
         const int descriptor =
@@ -323,7 +346,10 @@ SockAccept::Attempt SockAccept::attempt() {
             owner.descriptor = -1;
             return Attempt::done;
         }
-        // Errors of a connection that is gone already; see accept(2).
+        // Errors of a connection that is gone already, see accept(2): so many in a row would be
+        // something else.
+        constexpr int most_tries = 1000;
+        if (tries == most_tries) return failed(Direction::read);
         switch (errno) {
         case EINTR:
         case ECONNABORTED:
@@ -385,6 +411,7 @@ std::pair<Socket, Socket> Socket::pair(int type) {
     int descriptors[2] = {-1, -1};
     if (calls.socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, descriptors) != 0)
         detail::throw_system_error(errno, "socketpair");
+    type &= ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
     std::pair<Socket, Socket> both;
     try {
         both.first = detail::adopt_socket(descriptors[0], AF_UNIX, type, 0);

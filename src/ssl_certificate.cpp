@@ -89,7 +89,7 @@ Name alt_names_of(X509* certificate) {
         case GEN_DIRNAME: {
             std::string text;
             for (const auto& [key, value] : name_of(name->d.directoryName))
-                text += "/" + key + "=" + value;
+                text.append("/").append(key).append("=").append(value);
             names.emplace_back("DirName", std::move(text));
             break;
         }

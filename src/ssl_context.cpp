@@ -374,7 +374,7 @@ void Context::set_hostname_checks_common_name(bool check) noexcept {
 }
 
 VerifyFlags Context::verify_flags() const noexcept {
-    return static_cast<VerifyFlags>(X509_VERIFY_PARAM_get_flags(SSL_CTX_get0_param(state_->get())));
+    return X509_VERIFY_PARAM_get_flags(SSL_CTX_get0_param(state_->get()));
 }
 void Context::set_verify_flags(VerifyFlags flags) {
     state_->trust_changed();
@@ -443,13 +443,11 @@ SessionStats Context::session_stats() const {
     return stats;
 }
 
-Options Context::options() const noexcept {
-    return static_cast<Options>(SSL_CTX_get_options(state_->get()));
-}
+Options Context::options() const noexcept { return SSL_CTX_get_options(state_->get()); }
 void Context::set_options(Options options) noexcept {
     constexpr std::uint64_t ours =
         OP_LEGACY_SERVER_CONNECT | OP_NO_TICKET | OP_CIPHER_SERVER_PREFERENCE | OP_NO_RENEGOTIATION;
-    SSL_CTX_clear_options(state_->get(), ours & ~std::uint64_t{options});
+    SSL_CTX_clear_options(state_->get(), ours & ~options);
     SSL_CTX_set_options(state_->get(), ours & options);
 }
 

@@ -24,6 +24,7 @@ TakenErrors TakenErrors::take() noexcept {
 }
 
 std::string text_of(unsigned long openssl_code) {
+    if (openssl_code == 0) return "OpenSSL gives no reason";
     if (const char* text = ERR_reason_error_string(openssl_code)) return text;
     return "OpenSSL's error " + std::to_string(openssl_code);
 }

@@ -237,7 +237,7 @@ SslSession::SslSession(std::shared_ptr<SslContext> context, bool server_side)
     if (bio == nullptr) throw_openssl("cannot begin a TLS session");
     BIO_set_data(bio, this);
     SSL_set_bio(ssl_.get(), bio, bio);
-    SSL_set_ex_data(ssl_.get(), 0, this);
+    if (SSL_set_ex_data(ssl_.get(), 0, this) != 1) throw_openssl("cannot begin a TLS session");
 }
 
 SslSession::~SslSession() {
@@ -327,9 +327,8 @@ void SslSession::take_output(std::size_t count) noexcept {
 }
 
 void SslSession::release_memory() noexcept {
-    // OpenSSL frees them also while a part of a decrypted record is in them.
-    if (handshaken_ && SSL_has_pending(ssl_.get()) == 0 && SSL_pending(ssl_.get()) == 0)
-        SSL_free_buffers(ssl_.get());
+    // OpenSSL would free them also while a part of a decrypted record is in them.
+    if (handshaken_ && SSL_has_pending(ssl_.get()) == 0) SSL_free_buffers(ssl_.get());
     if (fed_used_ == fed_.size()) {
         std::string().swap(fed_);
         fed_used_ = 0;

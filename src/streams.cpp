@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: MIT
-#include <asyncio/dns.hpp>
-#include <asyncio/sleep.hpp>
 #include <asyncio/streams.hpp>
 #include <asyncio/timeouts.hpp>
 
 #include <algorithm>
 #include <cerrno>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
@@ -30,7 +26,9 @@ template <class Op, class T> bool StreamReadOf<Op, T>::go_on() noexcept {
     begin_run();
     if (task_->cancel_due()) return true;
     try {
-        if (StreamReadOf::attempt() == Attempt::blocked) {
+        if (stream_.reader == this && op().read_now()) {
+            stream_.reader = nullptr;
+        } else if (StreamReadOf::attempt() == Attempt::blocked) {
             wait_for(channel_.edges(), Direction::read);
             return false;
         }
@@ -69,6 +67,23 @@ IoOperation::Attempt ReadSome::read() {
     }
     data_ = take(std::string::npos);
     return Attempt::done;
+}
+
+bool ReadSome::read_now() {
+    if (size_ <= 0) return false;
+    struct Block {
+        Io& io;
+        char* memory;
+        explicit Block(Io& i) : io(i), memory(i.take_block()) {}
+        ~Block() { io.give_block(memory); }
+    };
+    if (!stream_.is_attached()) return false;
+    const Block block(stream_.io());
+    std::size_t count = 0;
+    const std::size_t most = std::min(static_cast<std::size_t>(size_), Io::block_size);
+    if (!stream_.receive_now({block.memory, most}, count)) return false;
+    data_.assign(block.memory, count);
+    return true;
 }
 
 IoOperation::Attempt ReadInto::read() {
@@ -265,7 +280,8 @@ Result<void> WaitClosed::take_result() {
 // --- connections
 
 StreamState* new_stream(EventLoop& loop, int descriptor, const Address& peer, std::size_t limit) {
-    return new StreamState(loop, descriptor, peer, limit);
+    OwnedDescriptor open(descriptor);
+    return new StreamState(loop, open.take(), peer, limit); // taken once there is memory for it
 }
 
 void report_connection_failed(const StreamReader& reader, const char* what) noexcept {
@@ -314,83 +330,25 @@ Coro<> accept_tls(StreamWriter writer, std::shared_ptr<TlsContext> context, Dela
     co_await secure(writer, stream, std::move(session), handshake_timeout, shutdown_timeout);
 }
 
-Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts, std::uint16_t port,
-                            std::shared_ptr<Socket> sock) {
-    ServerState& state = server.state();
-    if (sock != nullptr) {
-        if (!hosts.empty())
-            throw ValueError("host/port and sock can not be specified at the same time");
-        if (sock->type() != SOCK_STREAM)
-            throw ValueError("A Stream Socket was expected for a server");
-        state.add(std::move(*sock));
-    } else if (hosts.empty()) {
-        throw ValueError("Neither host/port nor sock were specified: call ServerOptions().sock(), "
-                         "or give a host");
-    } else {
-        co_await bind_server(state, std::move(hosts), port);
-    }
-    if (state.settings().start_serving) {
-        state.start_serving();
-        co_await sleep(0); // as in asyncio, so that who comes next finds it listening
-    }
-    co_return server;
-}
-
-Coro<Server> bind_unix_and_start(Server server, std::string path, std::shared_ptr<Socket> sock) {
-    ServerState& state = server.state();
-    if (sock != nullptr) {
-        if (!path.empty()) throw ValueError("path and sock can not be specified at the same time");
-        if (sock->family() != AF_UNIX || sock->type() != SOCK_STREAM)
-            throw ValueError("A UNIX Domain Stream Socket was expected for a server");
-        state.add(std::move(*sock));
-    } else {
-        bind_unix_server(state, path);
-    }
-    if (state.settings().start_serving) {
-        state.start_serving();
-        co_await sleep(0);
-    }
-    co_return server;
-}
-
 namespace {
 
 // The streams of a connected socket, with TLS if the options say so.
-Coro<Streams> streams_of(Socket socket, Address peer, std::string host, ConnectionOptions options) {
+Coro<Streams> streams_of(Connecting connected, ConnectionOptions options) {
     EventLoop& loop = get_running_loop();
-    if (peer.family() == AF_INET || peer.family() == AF_INET6) {
-        const int on = 1;
-        current_system_calls().setsockopt(socket.fileno(), IPPROTO_TCP, TCP_NODELAY, &on,
-                                          sizeof on);
-    }
-    StreamState* stream = new_stream(loop, socket.detach(), peer, options.limit());
+    send_without_delay(connected.socket.fileno(), connected.peer);
+    StreamState* stream =
+        new_stream(loop, connected.socket.detach(), connected.peer, options.limit());
     StreamReader reader(stream);
     stream->retain();
     StreamWriter writer(stream);
-    stream->connected_to(host);
+    stream->connected_to(connected.host);
     if (options.tls() != nullptr) {
         std::unique_ptr<TlsSession> session =
-            options.tls()->client(options.server_hostname().value_or(host));
+            options.tls()->client(options.server_hostname().value_or(connected.host));
         co_await secure(writer, *stream, std::move(session), options.handshake_timeout(),
                         options.shutdown_timeout());
     }
     co_return Streams(std::move(reader), std::move(writer));
-}
-
-Coro<Socket> connect_to(std::string host, std::uint16_t port, const ConnectionOptions& options) {
-    const auto found = co_await getaddrinfo(
-        host, port,
-        GetAddrInfoOptions().family(options.family()).type(SOCK_STREAM).flags(options.flags()));
-    Socket socket(found.front().family, SOCK_STREAM);
-    co_await sock_connect(socket, found.front().address);
-    co_return socket;
-}
-
-void check_connected(const Socket& socket, int family) {
-    if (!socket.is_open() || socket.type() != SOCK_STREAM)
-        throw ValueError("A Stream Socket was expected");
-    if (family != AF_UNSPEC && socket.family() != family)
-        throw ValueError("A UNIX Domain Stream Socket was expected");
 }
 
 } // namespace
@@ -422,61 +380,24 @@ Coro<> StreamWriter::start_tls_with(StreamWriter writer,
     std::unique_ptr<detail::TlsSession> session =
         is_server ? context->server()
                   : context->client(options.server_hostname().value_or(stream.host()));
-    // What was written before goes out as it is.
-    stream.set_write_buffer_limits(0, 0);
     co_await writer.drain();
-    stream.set_write_buffer_limits(std::nullopt, std::nullopt);
     co_await detail::secure(writer, stream, std::move(session), options.handshake_timeout(),
                             options.shutdown_timeout());
 }
 
 Coro<Streams> open_connection(ConnectionOptions options) {
-    const std::shared_ptr<Socket> sock = options.sock();
-    if (sock == nullptr) throw ValueError("host and port was not specified and no sock specified");
-    detail::check_connected(*sock, AF_UNSPEC);
-    const Address peer = sock->getpeername();
-    if (options.tls() != nullptr && !options.server_hostname().has_value())
-        throw ValueError("You must set server_hostname when using ssl without a host");
-    co_return co_await detail::streams_of(std::move(*sock), peer, {}, std::move(options));
+    detail::Connecting connected = detail::connected_socket(options);
+    co_return co_await detail::streams_of(std::move(connected), std::move(options));
 }
 
 Coro<Streams> open_connection(std::string host, std::uint16_t port, ConnectionOptions options) {
-    if (options.sock() != nullptr)
-        throw ValueError("host/port and sock can not be specified at the same time");
-    if (options.server_hostname().has_value() && options.tls() == nullptr)
-        throw ValueError("server_hostname is only meaningful with ssl");
-    Socket socket = co_await detail::connect_to(host, port, options);
-    const Address peer = socket.getpeername();
-    co_return co_await detail::streams_of(std::move(socket), peer, std::move(host),
-                                          std::move(options));
+    detail::Connecting connected = co_await detail::connect_to(std::move(host), port, options);
+    co_return co_await detail::streams_of(std::move(connected), std::move(options));
 }
 
 Coro<Streams> open_unix_connection(std::string path, ConnectionOptions options) {
-    if (options.tls() != nullptr && !options.server_hostname().has_value())
-        throw ValueError("you have to pass server_hostname when using ssl");
-    if (options.tls() == nullptr && options.server_hostname().has_value())
-        throw ValueError("server_hostname is only meaningful with ssl");
-    if (options.sock() != nullptr) {
-        if (!path.empty()) throw ValueError("path and sock can not be specified at the same time");
-        const std::shared_ptr<Socket> sock = options.sock();
-        detail::check_connected(*sock, AF_UNIX);
-        const Address peer = sock->getpeername();
-        co_return co_await detail::streams_of(std::move(*sock), peer, {}, std::move(options));
-    }
-    const Address address = Address::unix_path(path);
-    Socket socket(AF_UNIX, SOCK_STREAM);
-    co_await sock_connect(socket, address);
-    co_return co_await detail::streams_of(std::move(socket), address, {}, std::move(options));
-}
-
-Address TransportSocket::getsockname() const { return detail::socket_name(descriptor_); }
-Address TransportSocket::getpeername() const { return detail::peer_name(descriptor_); }
-void TransportSocket::setsockopt(int level, int option, int value) const {
-    detail::set_socket_option(descriptor_, level, option,
-                              ReadableBytes(reinterpret_cast<const char*>(&value), sizeof value));
-}
-int TransportSocket::getsockopt(int level, int option) const {
-    return detail::get_socket_option(descriptor_, level, option);
+    detail::Connecting connected = co_await detail::connect_to_unix(std::move(path), options);
+    co_return co_await detail::streams_of(std::move(connected), std::move(options));
 }
 
 ASYNCIO_END_NAMESPACE

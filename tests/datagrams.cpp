@@ -208,7 +208,7 @@ TEST(Datagrams, to_nobody_fail_the_await_that_receives_and_the_endpoint_goes_on)
         EXPECT_EQ(code_of(result), std::errc::connection_refused);
         EXPECT_EQ(text_of(result.exception()),
                   "exception: recv from " + address.text() + ": Connection refused");
-        EXPECT_FALSE(client.socket().state("test").hangup());
+        EXPECT_FALSE(client.socket().state("test").has_hung_up());
 
         DatagramEndpoint server =
             co_await open_datagram_endpoint(DatagramOptions().local_addr(address));

@@ -51,7 +51,8 @@ class ASYNCIO_API Address {
     }
     // Of a Unix socket; an abstract name begins with a zero byte. Empty for other families.
     std::string path() const;
-    // "127.0.0.1:80", "[::1]:80", "/run/app.sock", "@abstract": for messages.
+    // "127.0.0.1:80", "[::1]:80", "/run/app.sock", "@abstract": for messages. Each zero byte of a
+    // Unix socket's name is written as an @.
     std::string text() const;
 
     const sockaddr* data() const noexcept { return &plain_; }

@@ -6,6 +6,7 @@
 #include <asyncio/as_completed.hpp>
 #include <asyncio/as_result.hpp>
 #include <asyncio/concurrent_futures.hpp>
+#include <asyncio/connections.hpp>
 #include <asyncio/contextvars.hpp>
 #include <asyncio/coroutine.hpp>
 #include <asyncio/datagrams.hpp>
@@ -14,11 +15,13 @@
 #include <asyncio/events.hpp>
 #include <asyncio/exception_groups.hpp>
 #include <asyncio/exceptions.hpp>
+#include <asyncio/extra_info.hpp>
 #include <asyncio/futures.hpp>
 #include <asyncio/gather.hpp>
 #include <asyncio/generators.hpp>
 #include <asyncio/graph.hpp>
 #include <asyncio/locks.hpp>
+#include <asyncio/protocols.hpp>
 #include <asyncio/queues.hpp>
 #include <asyncio/result.hpp>
 #include <asyncio/runners.hpp>
@@ -30,5 +33,6 @@
 #include <asyncio/taskgroups.hpp>
 #include <asyncio/tasks.hpp>
 #include <asyncio/timeouts.hpp>
+#include <asyncio/transports.hpp>
 #include <asyncio/try_finally.hpp>
 #include <asyncio/wait.hpp>

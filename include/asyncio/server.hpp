@@ -230,4 +230,14 @@ class ASYNCIO_API Server {
     detail::ServerState* state_;
 };
 
+namespace detail {
+
+// Binds to hosts and a port, or takes the socket; and starts serving if the settings say so.
+ASYNCIO_API Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts,
+                                        std::uint16_t port, std::shared_ptr<Socket> sock);
+ASYNCIO_API Coro<Server> bind_unix_and_start(Server server, std::string path,
+                                             std::shared_ptr<Socket> sock);
+
+} // namespace detail
+
 ASYNCIO_END_NAMESPACE

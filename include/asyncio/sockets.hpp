@@ -9,9 +9,10 @@
 // A Socket owns its descriptor, which is non-blocking and closed on exec. It belongs to the loop in
 // which it is first awaited. Reading and writing at the same time, by two tasks, is normal; of
 // several that read (or write) at the same time each gets its turn, in the order in which they
-// came. A cancel ends an await at once, and no byte that has been received is lost by it; of
-// sock_sendall() it cannot be known how much was sent. Who waits for a socket that is closed gets a
-// std::system_error (EBADF). Streams are easier: see streams.hpp.
+// came, and what two send by sock_sendall() is not mixed. A cancel ends an await at once, and no
+// byte that has been received is lost by it; of sock_sendall() it cannot be known how much was
+// sent. Who waits for a socket that is closed gets a std::system_error (EBADF). Streams are easier:
+// see streams.hpp.
 #pragma once
 
 #include <asyncio/address.hpp>
@@ -53,6 +54,8 @@ class ASYNCIO_API SocketOwner {
     ~SocketOwner() = default;
 };
 
+class SocketOperation;
+
 // What a Socket points to. Operations that are under way keep it, not the descriptor.
 class ASYNCIO_API SocketState final : public Channel, public Pooled {
   public:
@@ -68,10 +71,12 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
     int family() const noexcept { return family_; }
     int type() const noexcept { return type_; }
     int protocol() const noexcept { return protocol_; }
-    // Whether a read that was not filled up has emptied the kernel's buffer: not with messages, and
-    // a Unix socket stops at what a process with other credentials has sent.
+    // Whether a read that was not filled up has emptied the kernel's buffer: not with messages,
+    // which SCTP has for streams too, and a Unix socket stops at what a process with other
+    // credentials has sent.
     bool is_short_read_the_end() const noexcept {
-        return type_ == SOCK_STREAM && (family_ == AF_INET || family_ == AF_INET6);
+        return type_ == SOCK_STREAM && (family_ == AF_INET || family_ == AF_INET6) &&
+               (protocol_ == 0 || protocol_ == IPPROTO_TCP);
     }
     void close() noexcept;
     int give_up() noexcept; // the descriptor, for its next owner
@@ -95,6 +100,11 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
     int family_;
     int type_;
     int protocol_;
+    // Who has had to wait, by Direction, in the order in which they came: only the first makes
+    // calls.
+    SocketOperation* lines_[2] = {nullptr, nullptr};
+
+    friend class SocketOperation;
 };
 
 // A Socket of a descriptor that is non-blocking already.
@@ -187,28 +197,57 @@ class ASYNCIO_API SocketOperation : public IoOperation {
         : IoOperation(socket), socket_(socket), name_(name) {
         socket.retain();
     }
-    ~SocketOperation() { socket_.release(); }
+    ~SocketOperation() {
+        leave_line();
+        socket_.release();
+    }
 
     // Attaches the socket. Throws if it was closed meanwhile.
     const SystemCalls& calls();
     template <class Call>
     Attempt make_call(Direction way, std::size_t wanted, std::size_t& count, Call call);
+    // Whether to make a call: it is not believed to block, and nobody who came before waits for
+    // this direction. If not, it is to wait for that too.
+    bool may_call(Direction way) noexcept {
+        direction = way;
+        const SocketOperation* first = socket_.lines_[static_cast<std::size_t>(way)];
+        if (socket_.believed(way) && (first == nullptr || first == this)) [[likely]]
+            return true;
+        stand_in_line();
+        return false;
+    }
     // Of a call that has failed: blocked, or throws. EINTR must not come here.
     Attempt failed(Direction way);
     ASYNCIO_COLD void throw_if_closed() const;
 
     SocketState& socket_;
     const char* name_;
+
+    // The next one's turn, if this one has waited.
+    void leave_line() noexcept {
+        if (in_line_) [[unlikely]] {
+            let_next_come();
+        }
+    }
+
+  private:
+    void stand_in_line() noexcept;
+    void let_next_come() noexcept;
+
+    bool in_line_ = false;
+    SocketOperation* next_in_line_ = nullptr;
 };
 
 template <class Op, class T> class SocketAwaiter : public SocketOperation {
   public:
     bool await_ready() noexcept { return is_ready(); }
     T await_resume() {
+        leave_line(); // not only when it is destroyed: the same expression may await once more
         check();
         return static_cast<Op*>(this)->take();
     }
     Result<T> take_result() {
+        leave_line();
         if (std::exception_ptr failure = take_failure()) return Result<T>(std::move(failure));
         if constexpr (std::is_void_v<T>) {
             return {};
@@ -355,8 +394,8 @@ class ASYNCIO_API SockAccept final : public SocketAwaiter<SockAccept, Accepted> 
 
 } // namespace detail
 
-// Up to `size` bytes, as soon as there are some; nothing if the peer has ended. Of a socket of
-// messages: the next one, cut off at `size`. (loop.sock_recv)
+// Up to `size` bytes, as soon as there are some; nothing if the peer has ended, or at once if
+// `size` is 0. Of a socket of messages: the next one, cut off at `size`. (loop.sock_recv)
 inline detail::Deferred<detail::SockRecv, detail::SocketState*, std::size_t>
 sock_recv(const Socket& socket, std::size_t size) {
     return detail::Deferred<detail::SockRecv, detail::SocketState*, std::size_t>(

@@ -65,41 +65,22 @@ enum class TLSVersion {
 };
 
 // Bits of Context::options(). (ssl.Options)
-enum Options : std::uint64_t {
-    OP_LEGACY_SERVER_CONNECT = 1u << 2,     // of a client: take servers without RFC 5746
-    OP_NO_TICKET = 1u << 14,                // sessions stay in the server's memory
-    OP_CIPHER_SERVER_PREFERENCE = 1u << 22, // on by default
-    OP_NO_RENEGOTIATION = 1u << 30,         // on by default
-};
-constexpr Options operator|(Options a, Options b) noexcept {
-    return static_cast<Options>(static_cast<std::uint64_t>(a) | static_cast<std::uint64_t>(b));
-}
-constexpr Options operator&(Options a, Options b) noexcept {
-    return static_cast<Options>(static_cast<std::uint64_t>(a) & static_cast<std::uint64_t>(b));
-}
-constexpr Options operator~(Options a) noexcept {
-    return static_cast<Options>(~static_cast<std::uint64_t>(a));
-}
+using Options = std::uint64_t;
+inline constexpr Options OP_LEGACY_SERVER_CONNECT = 1u
+                                                    << 2; // of a client: servers without RFC 5746
+inline constexpr Options OP_NO_TICKET = 1u << 14;         // sessions stay with the server
+inline constexpr Options OP_CIPHER_SERVER_PREFERENCE = 1u << 22; // on by default
+inline constexpr Options OP_NO_RENEGOTIATION = 1u << 30;         // on by default
 
 // Bits of Context::verify_flags(). (ssl.VerifyFlags)
-enum VerifyFlags : unsigned long {
-    VERIFY_DEFAULT = 0,
-    VERIFY_CRL_CHECK_LEAF = 0x4,
-    VERIFY_CRL_CHECK_CHAIN = 0xc,
-    VERIFY_X509_STRICT = 0x20,
-    VERIFY_ALLOW_PROXY_CERTS = 0x40,
-    VERIFY_X509_TRUSTED_FIRST = 0x8000,
-    VERIFY_X509_PARTIAL_CHAIN = 0x80000,
-};
-constexpr VerifyFlags operator|(VerifyFlags a, VerifyFlags b) noexcept {
-    return static_cast<VerifyFlags>(static_cast<unsigned long>(a) | static_cast<unsigned long>(b));
-}
-constexpr VerifyFlags operator&(VerifyFlags a, VerifyFlags b) noexcept {
-    return static_cast<VerifyFlags>(static_cast<unsigned long>(a) & static_cast<unsigned long>(b));
-}
-constexpr VerifyFlags operator~(VerifyFlags a) noexcept {
-    return static_cast<VerifyFlags>(~static_cast<unsigned long>(a));
-}
+using VerifyFlags = unsigned long;
+inline constexpr VerifyFlags VERIFY_DEFAULT = 0;
+inline constexpr VerifyFlags VERIFY_CRL_CHECK_LEAF = 0x4;
+inline constexpr VerifyFlags VERIFY_CRL_CHECK_CHAIN = 0xc;
+inline constexpr VerifyFlags VERIFY_X509_STRICT = 0x20;
+inline constexpr VerifyFlags VERIFY_ALLOW_PROXY_CERTS = 0x40;
+inline constexpr VerifyFlags VERIFY_X509_TRUSTED_FIRST = 0x8000;
+inline constexpr VerifyFlags VERIFY_X509_PARTIAL_CHAIN = 0x80000;
 
 // What one end tells the other when it gives up. (ssl.AlertDescription)
 enum AlertDescription : int {
@@ -339,10 +320,10 @@ class ASYNCIO_API Context {
                          std::string_view password = {});
     template <class F>
         requires std::is_invocable_r_v<std::string, F&>
-    void load_cert_chain(std::string_view certfile, std::string_view keyfile, F&& password) {
+    void load_cert_chain(std::string_view certfile, std::string_view keyfile, F password) {
         struct Callback final : PasswordCallback {
-            std::remove_reference_t<F>& function;
-            explicit Callback(std::remove_reference_t<F>& f) noexcept : function(f) {}
+            F& function;
+            explicit Callback(F& f) noexcept : function(f) {}
             std::string call() override { return function(); }
         } callback(password);
         load_cert_chain_with(certfile, keyfile, &callback);

@@ -28,11 +28,12 @@
 #pragma once
 
 #include <asyncio/bytes.hpp>
-#include <asyncio/clock.hpp>
+#include <asyncio/connections.hpp>
 #include <asyncio/coroutine.hpp>
 #include <asyncio/detail/connection.hpp>
 #include <asyncio/detail/wait_list.hpp>
 #include <asyncio/exceptions.hpp>
+#include <asyncio/extra_info.hpp>
 #include <asyncio/server.hpp>
 #include <asyncio/tasks.hpp>
 
@@ -51,38 +52,6 @@
 #include <vector>
 
 ASYNCIO_BEGIN_NAMESPACE
-
-class StreamReader;
-class StreamWriter;
-
-// What get_extra_info() is asked for.
-inline constexpr struct PeerName {
-} peername;
-inline constexpr struct SockName {
-} sockname;
-inline constexpr struct SslObject {
-} ssl_object;
-inline constexpr struct SocketOf {
-} socket_info;
-
-// A connection's socket, to look at and to set options of, not to read from or to close.
-// (asyncio.trsock.TransportSocket)
-class ASYNCIO_API TransportSocket {
-  public:
-    // -1 once the connection is closed.
-    int fileno() const noexcept { return descriptor_; }
-    // These throw std::system_error.
-    Address getsockname() const;
-    Address getpeername() const;
-    void setsockopt(int level, int option, int value) const;
-    int getsockopt(int level, int option) const;
-
-    // For the library.
-    explicit TransportSocket(int descriptor) noexcept : descriptor_(descriptor) {}
-
-  private:
-    int descriptor_;
-};
 
 namespace detail {
 
@@ -172,7 +141,9 @@ class ASYNCIO_API StreamRead : public IoOperation {
     [[noreturn]] ASYNCIO_COLD void throw_read_error() const;
 };
 
-// Derived: read(), as attempt(), and needs_data(), that it cannot be done without any.
+// Derived: read(), as attempt(); needs_data(), that it cannot be done without any; and read_now(),
+// which does read() in the case that is the way of every message: nothing is kept, and the kernel
+// has something. False: it has done nothing.
 template <class Op, class T> class ASYNCIO_API StreamReadOf : public StreamRead {
   public:
     bool await_ready() noexcept {
@@ -217,6 +188,7 @@ class ASYNCIO_API ReadSome final : public StreamReadOf<ReadSome, std::string> {
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now();
     std::ptrdiff_t size_;
     std::string data_;
 };
@@ -233,6 +205,7 @@ class ASYNCIO_API ReadInto final : public StreamReadOf<ReadInto, std::size_t> {
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now() { return !buffer_.empty() && stream_.receive_now(buffer_, count_); }
     WritableBytes buffer_;
     std::size_t count_ = 0;
 };
@@ -249,6 +222,7 @@ class ASYNCIO_API ReadExactly final : public StreamReadOf<ReadExactly, std::stri
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now() const noexcept { return false; }
     std::size_t size_;
     std::string data_;
 };
@@ -265,6 +239,7 @@ class ASYNCIO_API Peek final : public StreamReadOf<Peek, std::string_view> {
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now() { return at_least_ == 1 && stream_.fill_now(); }
     std::size_t at_least_;
 };
 
@@ -305,6 +280,7 @@ class ASYNCIO_API ReadUntil final : public StreamReadOf<ReadUntil, std::string> 
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now() const noexcept { return false; }
     UntilSearch search_;
     std::string data_;
 };
@@ -320,6 +296,7 @@ class ASYNCIO_API ReadLine : public StreamReadOf<ReadLine, std::string> {
   private:
     friend class StreamReadOf;
     Attempt read();
+    bool read_now() const noexcept { return false; }
     UntilSearch search_;
     std::string data_;
 };
@@ -526,43 +503,6 @@ class ASYNCIO_API StreamReader {
     detail::StreamState* state_;
 };
 
-// How TLS is begun on a connection.
-class StartTlsOptions {
-  public:
-    // Whom the certificate must name. Default, of a client: the host of open_connection().
-    StartTlsOptions& server_hostname(std::string name) {
-        server_hostname_ = std::move(name);
-        return *this;
-    }
-    // This side is the server of TLS. Default: whether start_server() made the connection.
-    StartTlsOptions& server_side(bool on) noexcept {
-        server_side_ = on;
-        return *this;
-    }
-    // Default: 60 s.
-    StartTlsOptions& ssl_handshake_timeout(Delay timeout) noexcept {
-        handshake_timeout_ = timeout;
-        return *this;
-    }
-    // Default: 30 s.
-    StartTlsOptions& ssl_shutdown_timeout(Delay timeout) noexcept {
-        shutdown_timeout_ = timeout;
-        return *this;
-    }
-
-    // For the library.
-    const std::optional<std::string>& server_hostname() const noexcept { return server_hostname_; }
-    const std::optional<bool>& server_side() const noexcept { return server_side_; }
-    Delay handshake_timeout() const noexcept { return handshake_timeout_; }
-    Delay shutdown_timeout() const noexcept { return shutdown_timeout_; }
-
-  private:
-    std::optional<std::string> server_hostname_;
-    std::optional<bool> server_side_;
-    Delay handshake_timeout_{60};
-    Delay shutdown_timeout_{30};
-};
-
 // Writes to a connection. (asyncio.StreamWriter)
 class ASYNCIO_API StreamWriter {
   public:
@@ -672,108 +612,6 @@ class ASYNCIO_API StreamWriter {
 // What open_connection() gives: `auto& [reader, writer] = streams;`
 using Streams = std::pair<StreamReader, StreamWriter>;
 
-// How open_connection() connects. Chained setters.
-class ConnectionOptions {
-  public:
-    // Of the reader. Default: 64 KiB.
-    ConnectionOptions& limit(std::size_t limit) noexcept {
-        limit_ = limit;
-        return *this;
-    }
-    // AF_INET or AF_INET6. Default: both.
-    ConnectionOptions& family(int family) noexcept {
-        family_ = family;
-        return *this;
-    }
-    // Of getaddrinfo. Default: none.
-    ConnectionOptions& flags(int flags) noexcept {
-        flags_ = flags;
-        return *this;
-    }
-    // Takes over a socket that is connected, in place of host and port.
-    ConnectionOptions& sock(Socket socket) {
-        sock_ = std::make_shared<Socket>(std::move(socket));
-        return *this;
-    }
-    // Binds to this host and port first.
-    ConnectionOptions& local_addr(std::string host, std::uint16_t port = 0) {
-        local_host_ = std::move(host);
-        local_port_ = port;
-        return *this;
-    }
-    // RFC 8305: if an address has not answered after this time, the next one is tried beside it.
-    // Default: one address after the other.
-    ConnectionOptions& happy_eyeballs_delay(Delay delay) noexcept {
-        happy_eyeballs_delay_ = delay;
-        return *this;
-    }
-    // How many addresses of the first family come before the families take turns. Default: 1 with
-    // happy_eyeballs_delay, else 0: the order of getaddrinfo.
-    ConnectionOptions& interleave(int count) noexcept {
-        interleave_ = count;
-        return *this;
-    }
-    // If no address answers, throws an ExceptionGroup with each failure. Default: one
-    // std::system_error that sums them up.
-    ConnectionOptions& all_errors(bool on) noexcept {
-        all_errors_ = on;
-        return *this;
-    }
-    // Speaks TLS, by an ssl::Context of a client.
-    template <class Context>
-        requires requires(const Context& context) { context.tls(); }
-    ConnectionOptions& ssl(const Context& context) {
-        tls_ = context.tls();
-        return *this;
-    }
-    // Whom the certificate must name. Default: the host.
-    ConnectionOptions& server_hostname(std::string name) {
-        server_hostname_ = std::move(name);
-        return *this;
-    }
-    // Default: 60 s and 30 s.
-    ConnectionOptions& ssl_handshake_timeout(Delay timeout) noexcept {
-        handshake_timeout_ = timeout;
-        return *this;
-    }
-    ConnectionOptions& ssl_shutdown_timeout(Delay timeout) noexcept {
-        shutdown_timeout_ = timeout;
-        return *this;
-    }
-
-    // For the library.
-    std::size_t limit() const noexcept { return limit_; }
-    int family() const noexcept { return family_; }
-    int flags() const noexcept { return flags_; }
-    const std::shared_ptr<Socket>& sock() const noexcept { return sock_; }
-    const std::optional<std::string>& local_host() const noexcept { return local_host_; }
-    std::uint16_t local_port() const noexcept { return local_port_; }
-    const std::optional<Delay>& happy_eyeballs_delay() const noexcept {
-        return happy_eyeballs_delay_;
-    }
-    const std::optional<int>& interleave() const noexcept { return interleave_; }
-    bool all_errors() const noexcept { return all_errors_; }
-    const std::shared_ptr<detail::TlsContext>& tls() const noexcept { return tls_; }
-    const std::optional<std::string>& server_hostname() const noexcept { return server_hostname_; }
-    Delay handshake_timeout() const noexcept { return handshake_timeout_; }
-    Delay shutdown_timeout() const noexcept { return shutdown_timeout_; }
-
-  private:
-    std::size_t limit_ = 64 * 1024;
-    int family_ = AF_UNSPEC;
-    int flags_ = 0;
-    std::shared_ptr<Socket> sock_;
-    std::optional<std::string> local_host_;
-    std::uint16_t local_port_ = 0;
-    std::optional<Delay> happy_eyeballs_delay_;
-    std::optional<int> interleave_;
-    bool all_errors_ = false;
-    std::shared_ptr<detail::TlsContext> tls_;
-    std::optional<std::string> server_hostname_;
-    Delay handshake_timeout_{60};
-    Delay shutdown_timeout_{30};
-};
-
 // Connects to a host, which is a name or a numeric address. Throws std::system_error if no address
 // of it answers, GaiError if it has none, ssl::Error and TimeoutError of the handshake; after a
 // cancel nothing is left open. (asyncio.open_connection)
@@ -798,10 +636,9 @@ ASYNCIO_API ASYNCIO_COLD void report_connection_failed(const StreamReader& reade
 
 template <class Handler> class StreamServer final : public ServerState {
   public:
-    template <class H>
-    StreamServer(EventLoop& loop, const ServerOptions& options, H&& handler)
+    StreamServer(EventLoop& loop, const ServerOptions& options, std::shared_ptr<Handler> handler)
         : ServerState(loop, options.settings()), limit_(options.limit()),
-          handler_(std::make_shared<Handler>(std::forward<H>(handler))) {}
+          handler_(std::move(handler)) {}
 
   private:
     void accepted(int descriptor, const Address& peer) override {
@@ -844,20 +681,27 @@ template <class Handler> class StreamServer final : public ServerState {
     std::shared_ptr<Handler> handler_;
 };
 
-ASYNCIO_API Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts,
-                                        std::uint16_t port, std::shared_ptr<Socket> sock);
-ASYNCIO_API Coro<Server> bind_unix_and_start(Server server, std::string path,
-                                             std::shared_ptr<Socket> sock);
-
 template <class F>
 concept ConnectionHandler =
     std::is_invocable_v<std::decay_t<F>&, StreamReader, StreamWriter> &&
     (gives_coroutine<std::decay_t<F>&, StreamReader, StreamWriter> ||
      std::is_void_v<std::invoke_result_t<std::decay_t<F>&, StreamReader, StreamWriter>>);
 
-template <class F> Server make_stream_server(F&& handler, const ServerOptions& options) {
-    return Server(
-        new StreamServer<std::decay_t<F>>(get_running_loop(), options, std::forward<F>(handler)));
+template <class Handler>
+Coro<Server> serve_streams_at_hosts(std::shared_ptr<Handler> handler,
+                                    std::vector<std::string> hosts, std::uint16_t port,
+                                    ServerOptions options) {
+    const Server server(new StreamServer<Handler>(get_running_loop(), options, std::move(handler)));
+    co_return co_await bind_and_start(server, std::move(hosts), port, options.sock());
+}
+template <class Handler>
+Coro<Server> serve_streams_at_path(std::shared_ptr<Handler> handler, std::string path,
+                                   ServerOptions options) {
+    const Server server(new StreamServer<Handler>(get_running_loop(), options, std::move(handler)));
+    co_return co_await bind_unix_and_start(server, std::move(path), options.sock());
+}
+template <class F> std::shared_ptr<std::decay_t<F>> handler_of(F&& handler) {
+    return std::make_shared<std::decay_t<F>>(std::forward<F>(handler));
 }
 
 } // namespace detail
@@ -874,23 +718,23 @@ ASYNCIO_CORO_WRAPPER Coro<Server> start_server(F&& handler, std::string host, st
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
     std::vector<std::string> hosts;
     hosts.push_back(std::move(host));
-    return detail::bind_and_start(detail::make_stream_server(std::forward<F>(handler), options),
-                                  std::move(hosts), port, options.sock());
+    return detail::serve_streams_at_hosts(detail::handler_of(std::forward<F>(handler)),
+                                          std::move(hosts), port, std::move(options));
 }
 // On several hosts.
 template <detail::ConnectionHandler F>
 ASYNCIO_CORO_WRAPPER Coro<Server> start_server(F&& handler, std::vector<std::string> hosts,
                                                std::uint16_t port, ServerOptions options = {}) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
-    return detail::bind_and_start(detail::make_stream_server(std::forward<F>(handler), options),
-                                  std::move(hosts), port, options.sock());
+    return detail::serve_streams_at_hosts(detail::handler_of(std::forward<F>(handler)),
+                                          std::move(hosts), port, std::move(options));
 }
 // With a socket of the caller's, in the options. Throws ValueError without one.
 template <detail::ConnectionHandler F>
 ASYNCIO_CORO_WRAPPER Coro<Server> start_server(F&& handler, ServerOptions options) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
-    return detail::bind_and_start(detail::make_stream_server(std::forward<F>(handler), options), {},
-                                  0, options.sock());
+    return detail::serve_streams_at_hosts(detail::handler_of(std::forward<F>(handler)), {}, 0,
+                                          std::move(options));
 }
 // The same on a Unix socket: a path, or an abstract name that begins with a zero byte.
 // (asyncio.start_unix_server)
@@ -898,9 +742,8 @@ template <detail::ConnectionHandler F>
 ASYNCIO_CORO_WRAPPER Coro<Server> start_unix_server(F&& handler, std::string path,
                                                     ServerOptions options = {}) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
-    return detail::bind_unix_and_start(
-        detail::make_stream_server(std::forward<F>(handler), options), std::move(path),
-        options.sock());
+    return detail::serve_streams_at_path(detail::handler_of(std::forward<F>(handler)),
+                                         std::move(path), std::move(options));
 }
 
 ASYNCIO_END_NAMESPACE

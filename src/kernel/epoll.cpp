@@ -138,12 +138,13 @@ class EpollBackend final : public Backend {
             if ((event.data.u64 & 1) == 0) [[likely]] {
                 // An error is told to both, who learn it from their own calls; it ends nothing by
                 // itself: a socket of datagrams goes on, and a reset hangs up as well.
-                constexpr std::uint32_t ends = EPOLLRDHUP | EPOLLHUP;
                 auto& edges = *static_cast<detail::Edges*>(event.data.ptr);
-                if ((event.events & ends) != 0) edges.hangup = true;
-                if ((event.events & (EPOLLIN | EPOLLERR | ends)) != 0) edges.became_readable(ready);
-                if ((event.events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0)
-                    edges.became_writable(ready);
+                const std::uint32_t events = event.events;
+                if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+                    if ((events & (EPOLLRDHUP | EPOLLHUP)) != 0) edges.hangup = true;
+                    edges.became_readable(ready);
+                }
+                if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) edges.became_writable(ready);
                 continue;
             }
             const auto entry = watched_.find(static_cast<int>(event.data.u64 >> 1));

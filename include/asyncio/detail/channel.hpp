@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <exception>
 #include <source_location>
+#include <span>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -57,14 +58,22 @@ class ASYNCIO_API Io final : public LoopExtra {
 
     // Blocks for what is received, kept for the next who needs one. Throws std::bad_alloc.
     static constexpr std::size_t block_size = 64 * 1024;
-    char* take_block();
-    void give_block(char* block) noexcept;
+    char* take_block() { return spare_blocks_ > 0 ? spare_[--spare_blocks_] : make_block(); }
+    void give_block(char* block) noexcept {
+        if (spare_blocks_ < most_spare_blocks) {
+            spare_[spare_blocks_++] = block;
+        } else {
+            drop_block(block);
+        }
+    }
 
   private:
     friend class Channel;
 
     explicit Io(EventLoop& loop) noexcept : loop_(loop), calls_(loop.backend().calls()) {}
     static Io& make(EventLoop& loop);
+    static char* make_block();
+    static void drop_block(char* block) noexcept;
 
     EventLoop& loop_;
     const SystemCalls& calls_;
@@ -73,6 +82,21 @@ class ASYNCIO_API Io final : public LoopExtra {
     static constexpr std::size_t most_spare_blocks = 16;
     std::size_t spare_blocks_ = 0;
     char* spare_[most_spare_blocks];
+};
+
+// A block for a while.
+class IoBlock {
+  public:
+    // Throws std::bad_alloc.
+    explicit IoBlock(Io& io) : io_(io), memory_(io.take_block()) {}
+    IoBlock(const IoBlock&) = delete;
+    IoBlock& operator=(const IoBlock&) = delete;
+    ~IoBlock() { io_.give_block(memory_); }
+    std::span<char> span() const noexcept { return {memory_, Io::block_size}; }
+
+  private:
+    Io& io_;
+    char* memory_;
 };
 
 class ASYNCIO_API Channel : private Edges {
@@ -180,7 +204,17 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
     std::exception_ptr take_failure() noexcept;
 
   private:
-    void begin(TaskBase& task, std::coroutine_handle<> frame) noexcept;
+    void begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
+        task_ = &task;
+        channel_.io().refresh_budget();
+        if (put_off_) [[unlikely]] {
+            put_off_ = false;
+            wait_a_turn(channel_);
+        } else {
+            wait_for(channel_.edges(), direction);
+        }
+        task.suspend(frame, *this);
+    }
     bool try_once() noexcept; // false: must wait
     bool go_on() noexcept;
     void run() override;

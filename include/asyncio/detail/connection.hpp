@@ -22,12 +22,26 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <utility>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
 // The connections of one server.
 class ConnectionList;
+
+// Closes a descriptor, unless somebody takes it before.
+class ASYNCIO_API OwnedDescriptor {
+  public:
+    explicit OwnedDescriptor(int number) noexcept : number_(number) {}
+    OwnedDescriptor(const OwnedDescriptor&) = delete;
+    OwnedDescriptor& operator=(const OwnedDescriptor&) = delete;
+    ~OwnedDescriptor();
+    int take() noexcept { return std::exchange(number_, -1); }
+
+  private:
+    int number_;
+};
 
 class ASYNCIO_API Connection : public Channel, public Pooled {
   public:
@@ -46,12 +60,32 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     };
     // More into received(). Throws std::bad_alloc.
     Got fill(std::size_t at_least = 1);
-    // At least a byte into `into`, from received() if there is something, else without a detour
-    // where that can be. Requires: `into` is not empty.
+    // At least a byte into `into`, from received() if there is something, else without a detour.
+    // Requires: `into` is not empty.
     Got read_into(std::span<char> into, std::size_t& count) {
         if (received_.empty() && reads_plainly_) [[likely]]
             return receive(into, count);
-        return read_by_buffer(into, count);
+        return read_slowly(into, count);
+    }
+    // A read would not have to wait, as far as is known without a system call.
+    bool may_have_more() const noexcept {
+        return believed(Direction::read) || !received_.empty() ||
+               (tls_ != nullptr && tls_may_have_more_);
+    }
+    // The same in the case that is the way of every message: nothing is kept, and the kernel has
+    // something. False: there is nothing, or another case; read_into() or fill() tells.
+    bool receive_now(std::span<char> into, std::size_t& count) {
+        if (!received_.empty() || !reads_plainly_) [[unlikely]]
+            return false;
+        return receive(into, count) == Got::data;
+    }
+    bool fill_now() {
+        if (!received_.empty() || !reads_plainly_) [[unlikely]]
+            return false;
+        std::size_t count = 0;
+        if (receive(received_.room(io(), 1), count) != Got::data) return false;
+        received_.filled(count);
+        return true;
     }
     ByteBuffer<Io>& received() noexcept { return received_; }
     // Nothing is there, and a read would not get anything before an edge comes.
@@ -70,17 +104,20 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
 
     // --- writing ---
 
-    // Sends, or keeps, all of it. After close() or a failure it is dropped; after write_eof()
-    // throws RuntimeError. Throws std::bad_alloc.
+    // Sends, or keeps, all of it. After close() or a failure it is dropped; after write_eof(), or
+    // while the handshake of TLS is under way, throws RuntimeError. Throws std::bad_alloc.
     void write(std::string_view data);
     void write(std::span<const ReadableBytes> parts);
     // Ends our side once everything is sent: the peer reads to its end, and may go on sending.
     // Throws RuntimeError with TLS, which has no such thing.
     void write_eof();
     bool can_write_eof() const noexcept { return tls_ == nullptr; }
+    bool has_written_eof() const noexcept { return eof_wanted_; }
 
     // What is kept because the kernel would not take it.
-    std::size_t write_buffer_size() const noexcept { return unsent().size(); }
+    std::size_t write_buffer_size() const noexcept {
+        return kept_.size() + (tls_ != nullptr ? tls_->output().size() : 0);
+    }
     bool is_writing_paused() const noexcept { return paused_; }
     // drain() has neither to wait nor to complain.
     bool is_drained() const noexcept { return !paused_ && !complains_; }
@@ -105,7 +142,7 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     // --- TLS ---
 
     // From now on everything goes through the session, beginning with what was received already and
-    // nobody has read. Requires: nothing is kept unsent.
+    // nobody has read. What is kept unsent still goes out before, as it is.
     void start_tls(std::unique_ptr<TlsSession> session, Delay shutdown_timeout);
     // Goes on with the handshake. data: it is done.
     Got handshake();
@@ -134,7 +171,8 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     virtual void writing_failed() noexcept;
     // close() or abort() was called: nothing is read any more.
     virtual void reading_stopped() noexcept {}
-    // The descriptor is closed. Called once, in a turn of its own; not if the loop closes.
+    // The descriptor is about to be closed, and nothing else happens any more. Called once, in a
+    // turn of its own; not if the loop closes.
     virtual void connection_lost() {}
     // The loop is closed, and the descriptor with it.
     virtual void dropped() noexcept {}
@@ -166,8 +204,9 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
         void timed_out() override;
     };
 
+    // What goes out next: with TLS, first what was written before it began.
     std::string_view unsent() const noexcept {
-        return tls_ != nullptr ? tls_->output() : kept_.view();
+        return tls_ != nullptr && kept_.empty() ? tls_->output() : kept_.view();
     }
     void take_unsent(std::size_t count) noexcept;
     bool refuses_data() noexcept;
@@ -193,11 +232,16 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
         return Got::data;
     }
     Got nothing_received(std::span<char> into, std::size_t& count, ssize_t result);
-    Got read_by_buffer(std::span<char> into, std::size_t& count);
+    Got read_slowly(std::span<char> into, std::size_t& count);
     void write_slowly(std::string_view data);
     void keep_rest(std::string_view data, ssize_t sent);
-    Got fill_from_tls();
-    // Ciphertext from the kernel to the session. data: go on.
+    Got read_tls(std::span<char> into, std::size_t& count);
+    // As many records as there is room for, from what was fed and then from `ciphertext`.
+    TlsSession::Status read_records(std::span<char> into, std::size_t& count,
+                                    std::string_view ciphertext);
+    // A block's worth of ciphertext from the kernel. data: go on, at the end too.
+    Got receive_ciphertext(std::span<char> block, std::size_t& count);
+    // The same, to the session.
     Got feed_tls();
 
     int descriptor_;
@@ -217,6 +261,7 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     bool shutdown_begun_ = false; // of TLS
     bool tcp_ended_ = false;      // below TLS
     bool handshake_over_ = false; // of TLS, and it has not failed
+    bool tls_may_have_more_ = true;
     std::uint8_t dropped_writes_ = 0;
     ByteBuffer<Io> received_;
     ByteBuffer<Io> kept_;

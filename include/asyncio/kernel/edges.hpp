@@ -66,14 +66,13 @@ struct Edges {
         ChannelWaiter* last = nullptr;
 
         void queue_all(ReadyQueue& ready) noexcept {
-            ChannelWaiter* waiter = std::exchange(first, nullptr);
-            last = nullptr;
-            while (waiter != nullptr) {
-                auto* next = static_cast<ChannelWaiter*>(waiter->next_link);
+            if (first == nullptr) return;
+            for (ChannelWaiter* waiter = first; waiter != nullptr;
+                 waiter = static_cast<ChannelWaiter*>(waiter->next_link)) {
                 waiter->state_ = ChannelWaiter::queued;
-                ready.push(*waiter);
-                waiter = next;
             }
+            ready.append(*first, *last);
+            first = last = nullptr;
         }
     };
 
