@@ -506,7 +506,7 @@ class ASYNCIO_API StreamReader {
     std::exception_ptr exception() const noexcept { return state_->read_error(); }
 
     // For the library.
-    const Address& peername_of() const noexcept { return state_->peername(); }
+    detail::StreamState& state() const noexcept { return *state_; }
     // For the library: takes over a reference.
     explicit StreamReader(detail::StreamState* adopted) noexcept : state_(adopted) {}
 
@@ -641,9 +641,9 @@ ASYNCIO_API StreamState* new_stream(EventLoop& loop, int descriptor, const Addre
 // The handshake of a server's connection. Throws what it fails with.
 ASYNCIO_API Coro<> accept_tls(StreamWriter writer, std::shared_ptr<TlsContext> context,
                               Delay handshake_timeout, Delay shutdown_timeout);
-// While the exception that ended a connection's task is being handled.
-ASYNCIO_API ASYNCIO_COLD void report_connection_failed(const StreamReader& reader,
-                                                       const char* what) noexcept;
+// While the exception that ended a connection's task is being handled: closes the connection,
+// though somebody may have kept its writer, and reports what is not meant to end the task.
+ASYNCIO_API ASYNCIO_COLD void end_failed_connection(const StreamReader& reader, const char* what);
 
 template <class Handler> class StreamServer final : public ServerState {
   public:
@@ -654,6 +654,7 @@ template <class Handler> class StreamServer final : public ServerState {
   private:
     void accepted(int descriptor, const Address& peer) override {
         auto* stream = new_stream(loop(), descriptor, peer, limit_);
+        stream->came_to_server();
         stream->join(*this);
         const StreamReader reader(stream);
         stream->retain();
@@ -677,14 +678,8 @@ template <class Handler> class StreamServer final : public ServerState {
             } else {
                 (*handler)(reader, std::move(writer));
             }
-        } catch (const CancelledError&) {
-            throw;
-        } catch (const KeyboardInterrupt&) {
-            throw;
-        } catch (const SystemExit&) {
-            throw;
         } catch (...) {
-            report_connection_failed(reader, what);
+            end_failed_connection(reader, what);
         }
     }
 
