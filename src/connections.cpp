@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <asyncio/connections.hpp>
+#include <asyncio/detail/happy_eyeballs.hpp>
 #include <asyncio/dns.hpp>
 #include <asyncio/extra_info.hpp>
 
@@ -27,11 +28,18 @@ Coro<Connecting> connect_to(std::string host, std::uint16_t port, ConnectionOpti
         throw ValueError("host/port and sock can not be specified at the same time");
     if (options.server_hostname().has_value() && options.tls() == nullptr)
         throw ValueError("server_hostname is only meaningful with ssl");
-    const auto found = co_await getaddrinfo(
-        host, port,
-        GetAddrInfoOptions().family(options.family()).type(SOCK_STREAM).flags(options.flags()));
-    Socket socket(found.front().family, SOCK_STREAM);
-    co_await sock_connect(socket, found.front().address);
+    GetAddrInfoOptions lookup;
+    lookup.family(options.family()).type(SOCK_STREAM).flags(options.flags());
+    RaceOptions race;
+    race.happy_eyeballs_delay(options.happy_eyeballs_delay())
+        .interleave(options.interleave())
+        .all_errors(options.all_errors());
+    auto addresses = co_await getaddrinfo(host, port, lookup);
+    if (options.local_host().has_value()) {
+        auto local = co_await getaddrinfo(*options.local_host(), options.local_port(), lookup);
+        race.local_addresses(std::move(local));
+    }
+    Socket socket = co_await connect_to_one_of(std::move(addresses), std::move(race));
     const Address peer = socket.getpeername();
     co_return Connecting(std::move(socket), peer, std::move(host));
 }

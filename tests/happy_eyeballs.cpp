@@ -8,7 +8,10 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <memory>
+#include <netdb.h>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -729,5 +732,116 @@ TEST(HappyEyeballs, no_descriptor_is_left_open_whatever_happens) {
             EXPECT_TRUE(socket.is_open());
         }
         EXPECT_EQ(descriptors_open(), before);
+    });
+}
+
+// --- open_connection() ---
+
+namespace {
+
+// A resolver by which each name is 127.0.0.2 and then 127.0.0.1; "local" is 127.0.0.3 alone.
+const asyncio::SystemCalls& two_addresses() {
+    struct Answer {
+        addrinfo info[2];
+        sockaddr_in address[2];
+    };
+    static const asyncio::SystemCalls calls = [] {
+        asyncio::SystemCalls table = asyncio::SystemCalls::real();
+        table.getaddrinfo = [](const char* host, const char* service, const addrinfo* hints,
+                               addrinfo** result) {
+            auto* answer = new Answer{};
+            const bool is_local = std::string(host) == "local";
+            const int count = is_local ? 1 : 2;
+            for (int i = 0; i < count; ++i) {
+                const Address address("127.0.0." + std::to_string(is_local ? 3 : 2 - i),
+                                      static_cast<std::uint16_t>(std::stoi(service)));
+                std::memcpy(&answer->address[i], address.data(), address.size());
+                answer->info[i].ai_family = AF_INET;
+                answer->info[i].ai_socktype = hints->ai_socktype;
+                answer->info[i].ai_protocol = IPPROTO_TCP;
+                answer->info[i].ai_addr = reinterpret_cast<sockaddr*>(&answer->address[i]);
+                answer->info[i].ai_addrlen = address.size();
+                if (i > 0) answer->info[i - 1].ai_next = &answer->info[i];
+            }
+            *result = answer->info;
+            return 0;
+        };
+        table.freeaddrinfo = [](addrinfo* answer) { delete reinterpret_cast<Answer*>(answer); };
+        return table;
+    }();
+    return calls;
+}
+
+template <class Body> void with_two_addresses(Body body) {
+    asyncio::run(body(),
+                 asyncio::RunOptions().loop(asyncio::LoopOptions().system_calls(two_addresses())));
+}
+
+Coro<Address> peer_of_connection(std::uint16_t port, asyncio::ConnectionOptions options) {
+    auto streams = co_await asyncio::open_connection("two.example", port, std::move(options));
+    auto& [reader, writer] = streams;
+    const Address peer = writer.get_extra_info(asyncio::peername);
+    writer.close();
+    co_return peer;
+}
+
+} // namespace
+
+TEST(HappyEyeballs, open_connection_comes_to_the_address_that_listens) {
+    with_two_addresses([]() -> Coro<> {
+        const Socket server = listener(); // at 127.0.0.1, and not at 127.0.0.2
+        const std::uint16_t port = server.getsockname().port();
+        const Address in_turn = co_await peer_of_connection(port, asyncio::ConnectionOptions());
+        EXPECT_EQ(in_turn, server.getsockname());
+        asyncio::ConnectionOptions options;
+        options.happy_eyeballs_delay(10s);
+        const Address staggered = co_await peer_of_connection(port, options);
+        EXPECT_EQ(staggered, server.getsockname());
+    });
+}
+
+TEST(HappyEyeballs, open_connection_does_not_wait_for_an_address_that_does_not_answer) {
+    with_two_addresses([]() -> Coro<> {
+        // A server whose backlog is full lets further connections wait.
+        Socket full(AF_INET, SOCK_STREAM);
+        full.bind(Address("127.0.0.2", 0));
+        full.listen(0);
+        const Address silent = full.getsockname();
+        Socket filler(AF_INET, SOCK_STREAM);
+        co_await asyncio::sock_connect(filler, silent);
+        Socket server(AF_INET, SOCK_STREAM);
+        server.bind(Address("127.0.0.1", silent.port()));
+        server.listen();
+        asyncio::ConnectionOptions options;
+        options.happy_eyeballs_delay(1ms);
+        const Address peer = co_await peer_of_connection(silent.port(), options);
+        EXPECT_EQ(peer, server.getsockname());
+        EXPECT_EQ(asyncio::all_tasks().size(), 1U);
+    });
+}
+
+TEST(HappyEyeballs, open_connection_binds_to_a_local_address_and_tells_all_errors) {
+    with_two_addresses([]() -> Coro<> {
+        const Socket server = listener();
+        const std::uint16_t port = server.getsockname().port();
+        asyncio::ConnectionOptions options;
+        options.local_addr("local");
+        const Address peer = co_await peer_of_connection(port, options);
+        EXPECT_EQ(peer, server.getsockname());
+        const auto accepted = co_await asyncio::sock_accept(server);
+        EXPECT_EQ(accepted.address.host(), "127.0.0.3");
+
+        const std::uint16_t nobody = refused_address().port();
+        options.all_errors(true);
+        const auto result = co_await as_result(peer_of_connection(nobody, options));
+        std::string texts;
+        try {
+            result.value();
+        } catch (const ExceptionGroup& group) {
+            for (const auto& one : group) texts += text_of(one) + "; ";
+        }
+        const std::string end = ":" + std::to_string(nobody) + ": Connection refused; ";
+        EXPECT_EQ(texts, "exception: sock_connect to 127.0.0.2" + end +
+                             "exception: sock_connect to 127.0.0.1" + end);
     });
 }
