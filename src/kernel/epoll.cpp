@@ -77,7 +77,7 @@ class EpollBackend final : public Backend {
         const auto index = static_cast<std::size_t>(descriptor);
         if (watched_.contains(descriptor) || is_attached(descriptor)) throw_in_use(descriptor);
         if (index >= attached_.size()) attached_.resize(index + index / 2 + 16);
-        epoll_event event{.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+        epoll_event event{.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET,
                           .data = {.ptr = &edges}};
         if (calls_.epoll_ctl(epoll_, EPOLL_CTL_ADD, descriptor, &event) != 0) {
             fail(errno, "watching descriptor " + std::to_string(descriptor));
@@ -141,7 +141,10 @@ class EpollBackend final : public Backend {
                 auto& edges = *static_cast<detail::Edges*>(event.data.ptr);
                 const std::uint32_t events = event.events;
                 if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
-                    if ((events & (EPOLLRDHUP | EPOLLHUP)) != 0) edges.hangup = true;
+                    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLPRI)) != 0) [[unlikely]] {
+                        edges.reads_on = true;
+                        if ((events & (EPOLLRDHUP | EPOLLHUP)) != 0) edges.hangup = true;
+                    }
                     edges.became_readable(ready);
                 }
                 if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) edges.became_writable(ready);

@@ -128,11 +128,11 @@ class ASYNCIO_API Channel : private Edges {
         (direction == Direction::read ? readable : writable) = false;
     }
     // A call has read less than it could have. That was all, unless the peer has ended the
-    // connection, which comes as one edge with the last data.
-    void read_short() noexcept { readable = Edges::hangup; }
+    // connection, which comes as one edge with the last data, or has sent urgent data.
+    void read_short() noexcept { readable = reads_on; }
     bool has_hung_up() const noexcept { return hangup; }
     // Before connect(): a socket that is not connected hangs up, as the kernel sees it.
-    void forget_hangup() noexcept { hangup = false; }
+    void forget_hangup() noexcept { hangup = reads_on = false; }
 
     // Queues those who wait, as an edge would.
     void wake(Direction direction) noexcept;
