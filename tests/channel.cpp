@@ -544,3 +544,20 @@ TEST(Channel, of_a_closed_socket_hears_nothing_of_its_copy_in_a_child) {
         EXPECT_EQ(child.wait(), "exited with 0");
     });
 }
+
+TEST(Channel, stays_watched_when_a_child_closes_its_copy) {
+    asyncio::run([]() -> Coro<> {
+        auto both = co_await connected();
+        const auto reader = asyncio::create_task(receive, std::cref(both.first), 10UL);
+        co_await a_few_turns();
+        Process child([&](Process::Parent&) {
+            both.first.close(); // of the child; epoll is the parent's too
+            ::_exit(0);
+            return 0;
+        });
+        EXPECT_EQ(child.wait(), "exited with 0");
+        co_await asyncio::sock_sendall(both.second, "hello");
+        const auto result = co_await asyncio::as_result(asyncio::wait_for(reader, 5s));
+        EXPECT_EQ(outcome_of(result), "'hello'");
+    });
+}
