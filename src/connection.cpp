@@ -174,8 +174,19 @@ void Connection::keep_rest(std::string_view data, ssize_t sent) {
         sent = 0;
     }
     would_block(Direction::write);
-    kept_.append(io(), data.substr(static_cast<std::size_t>(sent)));
+    try {
+        kept_.append(io(), data.substr(static_cast<std::size_t>(sent)));
+    } catch (...) {
+        cut_off(sent > 0);
+        throw;
+    }
     after_write();
+}
+
+// There is no memory for the rest of some data. If its beginning is on its way already, nothing can
+// follow any more.
+void Connection::cut_off(bool has_begun) noexcept {
+    if (has_begun) write_failed(std::current_exception());
 }
 
 void Connection::write(std::span<const ReadableBytes> parts) {
@@ -203,6 +214,12 @@ void Connection::write(std::span<const ReadableBytes> parts) {
     }
     would_block(Direction::write);
     std::size_t sent = result > 0 ? static_cast<std::size_t>(result) : 0;
+    try {
+        static_cast<void>(kept_.room(io(), total - sent)); // for all of it, or for nothing
+    } catch (...) {
+        cut_off(sent > 0);
+        throw;
+    }
     for (std::string_view part : parts) {
         const std::size_t skipped = std::min(sent, part.size());
         part.remove_prefix(skipped);
@@ -249,9 +266,9 @@ void Connection::update_water_marks() {
     if (!paused_ && size > high_water_) {
         paused_ = true;
         writing_paused();
-    } else if (paused_ && size <= low_water_ && !closing_) {
+    } else if (paused_ && size <= low_water_) {
         paused_ = false;
-        writing_resumed();
+        if (!closing_) writing_resumed();
     }
 }
 
@@ -286,7 +303,11 @@ void Connection::write_eof() {
 }
 
 void Connection::went_wrong(int error) noexcept {
-    write_failed(make_system_error(error, "send to " + peer_.text()));
+    try {
+        write_failed(make_system_error(error, "send to " + peer_.text()));
+    } catch (...) { // no memory to say so
+        write_failed(std::current_exception());
+    }
 }
 
 void Connection::write_failed(std::exception_ptr error) noexcept {
@@ -297,7 +318,10 @@ void Connection::write_failed(std::exception_ptr error) noexcept {
     writing_failed();
 }
 
-void Connection::writing_failed() noexcept { abort(write_error_); }
+// That the alert could not be sent is not what went wrong.
+void Connection::writing_failed() noexcept {
+    abort(read_error_ != nullptr ? read_error_ : write_error_);
+}
 
 // --- closing
 
@@ -329,7 +353,7 @@ void Connection::advance_close() noexcept {
         send_unsent();
         if (finishing_) return;
         if (!unsent().empty() && write_error_ == nullptr) sender_.wait();
-        if (status == TlsSession::Status::want_input && !tcp_ended_) {
+        if (status == TlsSession::Status::want_input && !tcp_ended_ && write_error_ == nullptr) {
             try {
                 closer_.begin(shutdown_timeout_);
             } catch (...) { // no memory for the timer
@@ -422,7 +446,11 @@ void Connection::Sender::run() {
     }
     c.send_unsent();
     if (c.write_error_ != nullptr) {
-        if (c.closing_) c.advance_close();
+        if (c.shutdown_begun_) {
+            c.abort(c.write_error_); // the peer does not answer what it does not get
+        } else if (c.closing_) {
+            c.advance_close();
+        }
         return;
     }
     if (!c.unsent().empty()) {
@@ -480,6 +508,10 @@ TlsSession::Status Connection::read_records(std::span<char> into, std::size_t& c
     } while (status == TlsSession::Status::done && count < into.size());
     if (!ciphertext.empty()) tls_->feed(ciphertext);
     tls_may_have_more_ = status != TlsSession::Status::want_input;
+    if (status == TlsSession::Status::failed) {
+        if (count != 0) return status; // what came before is given first; the session says it again
+        read_failed(tls_->error());
+    }
     // An answer to a change of keys, or an alert.
     if (!unsent().empty()) {
         send_unsent();
@@ -506,7 +538,6 @@ Connection::Got Connection::read_tls(std::span<char> into, std::size_t& count) {
         peer_ended_ = true;
         return Got::end;
     }
-    read_failed(tls_->error());
     return Got::failed;
 }
 
@@ -514,6 +545,7 @@ Connection::Got Connection::handshake() {
     if (closing_) return Got::end;
     for (;;) {
         const TlsSession::Status status = tls_->handshake();
+        if (status == TlsSession::Status::failed) read_failed(tls_->error());
         send_unsent();
         if (is_attached()) after_write();
         switch (status) {
@@ -523,13 +555,17 @@ Connection::Got Connection::handshake() {
         case TlsSession::Status::closed:
             return Got::end;
         case TlsSession::Status::failed:
-            read_failed(tls_->error());
             return Got::failed;
         case TlsSession::Status::want_input:
             break;
         }
         if (closing_) return Got::end;
         const Got got = feed_tls();
+        if (got == Got::blocked &&
+            write_error_ != nullptr) { // no answer comes to what was not sent
+            read_failed(write_error_);
+            return Got::failed;
+        }
         if (got != Got::data) return got;
     }
 }

@@ -282,6 +282,10 @@ void TransportState::Receiver::run() {
 }
 
 void TransportState::Receiver::run_in_debug() {
+    if (!state_.is_attached()) { // it was lost meanwhile
+        run();
+        return;
+    }
     state_.retain();
     struct Release {
         TransportState& state;

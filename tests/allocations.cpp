@@ -364,6 +364,60 @@ TEST(Allocations, cancelling_takes_the_exception_and_nothing_else) {
     });
 }
 
+namespace {
+
+// Answers each message with the next one, and counts what a thousand of them cost.
+template <class Base> struct Bouncing : Base {
+    explicit Bouncing(bool* is_done = nullptr) : done(is_done) {}
+    bool* done;
+    asyncio::Transport transport;
+    std::size_t messages = 0;
+    std::size_t before = 0;
+    std::size_t cost = 0;
+
+    void connection_made(asyncio::Transport given) override { transport = given; }
+    void bounce(std::string_view data) {
+        ++messages;
+        if (messages == 100) before = allocations();
+        if (messages == 1100) {
+            cost = allocations() - before;
+            if (done != nullptr) {
+                *done = true;
+                return;
+            }
+        }
+        transport.write(data);
+    }
+};
+struct Bouncer : Bouncing<asyncio::Protocol> {
+    using Bouncing::Bouncing;
+    void data_received(std::string_view data) override { bounce(data); }
+};
+struct BufferedBouncer : Bouncing<asyncio::BufferedProtocol> {
+    using Bouncing::Bouncing;
+    char buffer[1000];
+    asyncio::WritableBytes get_buffer(std::ptrdiff_t) override { return buffer; }
+    void buffer_updated(std::size_t count) override { bounce({buffer, count}); }
+};
+
+} // namespace
+
+TEST(Allocations, a_message_of_a_transport_costs_none) {
+    const auto loop = asyncio::new_event_loop();
+    bool done = false;
+    const auto server = asyncio::run_until_complete(
+        *loop, asyncio::create_server([] { return std::make_unique<Bouncer>(); }, "127.0.0.1", 0));
+    const auto client = asyncio::run_until_complete(
+        *loop, asyncio::create_connection([&] { return std::make_unique<BufferedBouncer>(&done); },
+                                          "127.0.0.1", server.sockets().at(0).port()));
+    client.transport.write("a message, which is sent to and fro");
+    asyncio::run_until_complete(*loop, [](bool& is_done) -> Coro<> {
+        while (!is_done) co_await sleep(0);
+    }(done));
+    EXPECT_EQ(client.protocol->cost, 0U);
+    EXPECT_EQ(client.protocol->messages, 1100U);
+}
+
 #endif
 
 TEST(Allocations, the_pool_does_not_grow_with_work_that_ends) {

@@ -471,33 +471,40 @@ TEST(SslContext, hands_out_as_many_tickets_as_are_asked_for) {
 
 namespace {
 
-// OpenSSL's own client against a session of ours.
-class RawClient {
+// OpenSSL itself against a session of ours.
+class Raw {
   public:
-    explicit RawClient(const ssl::Context& server, TLSVersion version)
-        : session(server.tls()->server()), context_(SSL_CTX_new(TLS_client_method())),
-          ssl(SSL_new(context_)) {
+    // A client of a server of ours; or a server, if it has a certificate.
+    Raw(std::unique_ptr<asyncio::detail::TlsSession> of_ours, TLSVersion version,
+        const Issued* issued = nullptr)
+        : session(std::move(of_ours)),
+          context_(SSL_CTX_new(issued == nullptr ? TLS_client_method() : TLS_server_method())),
+          ssl(SSL_new(context_)), in_(BIO_new(BIO_s_mem())), out_(BIO_new(BIO_s_mem())) {
         SSL_set_min_proto_version(ssl, static_cast<int>(version));
         SSL_set_max_proto_version(ssl, static_cast<int>(version));
-        in_ = BIO_new(BIO_s_mem());
-        out_ = BIO_new(BIO_s_mem());
         SSL_set_bio(ssl, in_, out_);
-        SSL_set_connect_state(ssl);
+        if (issued != nullptr) {
+            SSL_use_certificate_file(ssl, issued->certificate.c_str(), SSL_FILETYPE_PEM);
+            SSL_use_PrivateKey_file(ssl, issued->key.c_str(), SSL_FILETYPE_PEM);
+            SSL_set_accept_state(ssl);
+        } else {
+            SSL_set_connect_state(ssl);
+        }
     }
-    RawClient(const RawClient&) = delete;
-    RawClient& operator=(const RawClient&) = delete;
-    ~RawClient() {
+    Raw(const Raw&) = delete;
+    Raw& operator=(const Raw&) = delete;
+    ~Raw() {
         SSL_free(ssl);
         SSL_CTX_free(context_);
         ERR_clear_error();
     }
-    void to_server() {
+    void to_ours() {
         char buffer[20000];
         int size = 0;
         while ((size = BIO_read(out_, buffer, sizeof buffer)) > 0)
             session->feed({buffer, static_cast<std::size_t>(size)});
     }
-    void to_client() {
+    void from_ours() {
         const std::string output(session->output());
         session->take_output(output.size());
         BIO_write(in_, output.data(), static_cast<int>(output.size()));
@@ -505,18 +512,18 @@ class RawClient {
     bool handshake() {
         for (int i = 0; i < 5; ++i) {
             SSL_do_handshake(ssl);
-            to_server();
+            to_ours();
             session->handshake();
-            to_client();
+            from_ours();
         }
         return SSL_is_init_finished(ssl) == 1;
     }
-    std::string client_reads() {
+    std::string reads() {
         char buffer[1000];
         const int size = SSL_read(ssl, buffer, sizeof buffer);
         return size > 0 ? std::string(buffer, static_cast<std::size_t>(size)) : std::string();
     }
-    std::string server_reads() {
+    std::string ours_reads() {
         std::string received;
         char buffer[1000];
         std::size_t count = 0;
@@ -526,46 +533,58 @@ class RawClient {
     }
 
     std::unique_ptr<asyncio::detail::TlsSession> session;
-    TlsStatus status = TlsStatus::want_input;
+    TlsStatus status = TlsStatus::want_input; // of our last read
 
   private:
     SSL_CTX* context_;
-    BIO* in_ = nullptr;
-    BIO* out_ = nullptr;
 
   public:
     SSL* ssl;
+
+  private:
+    BIO* in_;
+    BIO* out_;
 };
 
 } // namespace
 
 TEST(SslContext, renegotiates_with_nobody) {
-    RawClient client(server_context(), TLSVersion::TLSv1_2);
-    ASSERT_TRUE(client.handshake());
-    ASSERT_EQ(SSL_renegotiate(client.ssl), 1);
-    SSL_do_handshake(client.ssl);
-    client.to_server();
-    EXPECT_EQ(client.server_reads(), "");
-    EXPECT_EQ(client.status, TlsStatus::want_input);
-    EXPECT_FALSE(client.session->output().empty()); // the alert no_renegotiation
-    client.to_client();
-    EXPECT_LE(SSL_do_handshake(client.ssl), 0);
-    EXPECT_EQ(ERR_GET_REASON(ERR_peek_last_error()), SSL_R_NO_RENEGOTIATION);
-    // Ours goes on.
-    EXPECT_EQ(client.session->write("still"), TlsStatus::done);
+    const Issued issued = authority().issue({});
+    for (const bool with_a_server : {false, true}) {
+        Raw peer(with_a_server ? client_context().tls()->client("localhost")
+                               : server_context().tls()->server(),
+                 TLSVersion::TLSv1_2, with_a_server ? &issued : nullptr);
+        ASSERT_TRUE(peer.handshake());
+        ASSERT_EQ(SSL_renegotiate(peer.ssl), 1);
+        SSL_do_handshake(peer.ssl);
+        peer.to_ours();
+        EXPECT_EQ(peer.ours_reads(), "");
+        EXPECT_EQ(peer.status, TlsStatus::want_input);
+        // An alert, no_renegotiation, and not another handshake.
+        EXPECT_GT(peer.session->output().size(), 0u);
+        EXPECT_LT(peer.session->output().size(), 60u);
+        peer.from_ours();
+        if (!with_a_server) {
+            EXPECT_LE(SSL_do_handshake(peer.ssl), 0);
+            EXPECT_EQ(ERR_GET_REASON(ERR_peek_last_error()), SSL_R_NO_RENEGOTIATION);
+        }
+        // Ours goes on.
+        EXPECT_EQ(peer.session->write("still"), TlsStatus::done);
+    }
 }
 
 TEST(SslContext, follows_a_change_of_keys) {
-    RawClient client(server_context(), TLSVersion::TLSv1_3);
+    Raw client(server_context().tls()->server(), TLSVersion::TLSv1_3);
     ASSERT_TRUE(client.handshake());
     ASSERT_EQ(SSL_key_update(client.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
     ASSERT_EQ(SSL_write(client.ssl, "by new keys", 11), 11);
-    client.to_server();
-    EXPECT_EQ(client.server_reads(), "by new keys");
+    client.to_ours();
+    EXPECT_EQ(client.ours_reads(), "by new keys");
     ASSERT_EQ(client.session->write("and back"), TlsStatus::done);
-    client.to_client();
-    EXPECT_EQ(client.client_reads(), "and back");
-    EXPECT_EQ(SSL_get_key_update_type(client.ssl), SSL_KEY_UPDATE_NONE);
+    // Before it goes a change of our keys, which was asked for: 5 + 5 + 17 bytes.
+    EXPECT_GT(client.session->output().size(), 5 + 8 + 17 + 20u);
+    client.from_ours();
+    EXPECT_EQ(client.reads(), "and back");
 }
 
 TEST(SslContext, leaves_no_error_of_one_connection_to_the_next) {

@@ -156,8 +156,39 @@ TEST_P(SslSession, ends_in_order_both_ways) {
     EXPECT_EQ(pair.server.session->shutdown(), TlsStatus::done);
     pair.carry(pair.server, pair.client, [](TlsEnd& end) { end.status = end.session->shutdown(); });
     EXPECT_EQ(pair.client.status, TlsStatus::done);
+    EXPECT_EQ(pair.client.session->read(buffer, count), TlsStatus::closed);
     EXPECT_EQ(pair.client.error(), "");
     EXPECT_EQ(pair.server.error(), "");
+}
+
+TEST_P(SslSession, may_be_written_to_while_its_output_is_taken_in_parts) {
+    TlsPair pair(client(), server_context(), "localhost", chunk());
+    ASSERT_TRUE(pair.handshake());
+    const std::string bytes = known_bytes(30000);
+    std::string_view left = bytes;
+    std::string wire;
+    std::size_t part = 1;
+    while (!left.empty()) {
+        ASSERT_EQ(pair.client.session->write(left.substr(0, 1000)), TlsStatus::done);
+        left.remove_prefix(1000);
+        part = part * 7 % 3000;
+        const std::string taken(pair.client.session->output().substr(0, part));
+        pair.client.session->take_output(taken.size());
+        wire += taken;
+    }
+    wire += pair.client.session->output();
+    // So also what is fed while a part of that before is not read yet.
+    std::string received;
+    std::array<char, 700> buffer{};
+    std::size_t count = 0;
+    for (std::size_t at = 0; at < wire.size(); at += 1700) {
+        pair.server.session->feed(std::string_view(wire).substr(at, 1700));
+        if (pair.server.session->read(buffer, count) == TlsStatus::done)
+            received.append(buffer.data(), count);
+    }
+    while (pair.server.session->read(buffer, count) == TlsStatus::done)
+        received.append(buffer.data(), count);
+    EXPECT_TRUE(received == bytes);
 }
 
 TEST_P(SslSession, fails_where_the_data_is_cut) {

@@ -105,7 +105,7 @@ TEST(Streams, serve_forever_until_cancelled) {
 }
 
 TEST(Streams, loop_closed_with_everything_open) {
-    auto streams = asyncio::run([]() -> Coro<Streams> {
+    auto left = asyncio::run([]() -> Coro<Streams> {
         auto server = co_await asyncio::start_server(echo, "127.0.0.1", 0);
         auto streams = co_await connect(server);
         streams.second.write("x");
@@ -113,8 +113,8 @@ TEST(Streams, loop_closed_with_everything_open) {
         EXPECT_EQ(answer, "x");
         co_return streams;
     });
-    EXPECT_TRUE(streams.second.is_closing());
-    EXPECT_TRUE(streams.first.at_eof());
+    EXPECT_TRUE(left.second.is_closing());
+    EXPECT_TRUE(left.first.at_eof());
 }
 
 } // namespace
