@@ -102,8 +102,7 @@ enum AlertDescription : int {
     ALERT_DESCRIPTION_UNRECOGNIZED_NAME = 112,
 };
 
-// --- Errors
-// ---------------------------------------------------------------------------------------
+// --- Errors --------------------------------------------------------------------------------------
 
 // TLS has failed, or OpenSSL has refused something. what() says what, and for which host. As in
 // Python it is among the system's errors, so that one handler sees to whatever befalls a
@@ -168,8 +167,7 @@ class ASYNCIO_API ZeroReturnError : public Error {
 // The category of Error::code(), whose value is OpenSSL's number.
 ASYNCIO_API const std::error_category& error_category() noexcept;
 
-// --- What is known of a connection
-// ----------------------------------------------------------------
+// --- What is known of a connection ---------------------------------------------------------------
 
 struct Cipher {
     std::string name;     // "TLS_AES_256_GCM_SHA384"
@@ -254,8 +252,7 @@ class ASYNCIO_API Object {
     virtual ~Object();
 };
 
-// --- Context
-// --------------------------------------------------------------------------------------
+// --- Context -------------------------------------------------------------------------------------
 
 // PEM files, a folder of such as `openssl rehash` names them, certificates themselves (PEM, or
 // DER).
