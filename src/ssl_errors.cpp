@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "ssl_state.hpp"
 
+#include <asyncio/exceptions.hpp>
 #include <asyncio/ssl.hpp>
 
 #include <cctype>
@@ -21,6 +22,12 @@ TakenErrors TakenErrors::take() noexcept {
         if (ERR_SYSTEM_ERROR(error) && taken.system_error == 0) taken.system_error = reason;
     }
     return taken;
+}
+
+std::string c_string(std::string_view text) {
+    if (text.find('\0') != std::string_view::npos)
+        throw ValueError("a path or a list for OpenSSL must not contain a zero byte");
+    return std::string(text);
 }
 
 std::string text_of(unsigned long openssl_code) {

@@ -29,8 +29,7 @@ struct Freed {
 };
 template <class T> using Owned = std::unique_ptr<T, Freed>;
 
-// --- Errors: OpenSSL queues them by thread
-// ---------------------------------------------------------
+// --- Errors: OpenSSL queues them by thread -------------------------------------------------------
 
 // Takes all there are: the last that says something, which is what OpenSSL was about when it gave
 // up; and the system's errno, if one of them is that.
@@ -43,13 +42,14 @@ struct TakenErrors {
         return ERR_GET_LIB(last) == library && ERR_GET_REASON(last) == reason;
     }
 };
+// What C wants of a path or a list: a zero at its end, and none before it. Throws ValueError.
+std::string c_string(std::string_view text);
 // "certificate verify failed", in OpenSSL's words.
 std::string text_of(unsigned long openssl_code);
 // Takes what is queued and throws it: "<text>: <reason>". Memory that OpenSSL lacked is bad_alloc.
 [[noreturn]] void throw_openssl(const std::string& text);
 
-// --- What a Context is a handle of
-// ----------------------------------------------------------------
+// --- What a Context is a handle of ---------------------------------------------------------------
 
 class SslContext final : public TlsContext, public std::enable_shared_from_this<SslContext> {
   public:

@@ -230,8 +230,7 @@ TEST(SslContext, refuses_ciphers_that_there_are_not) {
     EXPECT_EQ(ciphers[1].name, "ECDHE-ECDSA-AES128-GCM-SHA256");
 }
 
-// --- What two ends do not have in common
-// ----------------------------------------------------------
+// --- What two ends do not have in common ---------------------------------------------------------
 
 TEST(SslContext, connects_nobody_without_a_version_in_common) {
     ssl::Context client = client_context();
@@ -285,8 +284,7 @@ TEST(SslContext, agrees_on_no_protocol_inside_without_one_in_common) {
     }
 }
 
-// --- The name that a client asks for
-// --------------------------------------------------------------
+// --- The name that a client asks for -------------------------------------------------------------
 
 TEST(SslContext, refuses_by_an_alert_what_the_callback_refuses) {
     ssl::Context server = server_context();
@@ -384,8 +382,7 @@ TEST(SslContext, calls_back_once_though_the_client_says_hello_twice) {
               "no groups can be selected by 'no-such-group': ");
 }
 
-// --- Sessions
-// -------------------------------------------------------------------------------------
+// --- Sessions ------------------------------------------------------------------------------------
 
 TEST(SslContext, resumes_a_session_only_where_it_was_made) {
     const ssl::Context client = client_context();
@@ -466,8 +463,7 @@ TEST(SslContext, hands_out_as_many_tickets_as_are_asked_for) {
     }
 }
 
-// --- What a peer may do later
-// ---------------------------------------------------------------------
+// --- What a peer may do later --------------------------------------------------------------------
 
 namespace {
 

@@ -220,8 +220,7 @@ TEST(SslVerification, refuses_names_that_are_none) {
     EXPECT_EQ(refused(std::string(63, 'a')), "taken");
 }
 
-// --- Clients' certificates
-// ------------------------------------------------------------------------
+// --- Clients' certificates -----------------------------------------------------------------------
 
 class SslClientCertificates : public testing::TestWithParam<TLSVersion> {
   protected:
