@@ -80,7 +80,7 @@ void Channel::detach() noexcept {
     io_ = nullptr;
     watched_ = -1;
     readable = writable = true;
-    hangup = false;
+    forget_hangup();
     ReadyQueue waiters;
     lists[0].queue_all(waiters);
     lists[1].queue_all(waiters);

@@ -174,8 +174,19 @@ void Connection::keep_rest(std::string_view data, ssize_t sent) {
         sent = 0;
     }
     would_block(Direction::write);
-    kept_.append(io(), data.substr(static_cast<std::size_t>(sent)));
+    try {
+        kept_.append(io(), data.substr(static_cast<std::size_t>(sent)));
+    } catch (...) {
+        cut_off(sent > 0);
+        throw;
+    }
     after_write();
+}
+
+// There is no memory for the rest of some data. If its beginning is on its way already, nothing can
+// follow any more.
+void Connection::cut_off(bool has_begun) noexcept {
+    if (has_begun) write_failed(std::current_exception());
 }
 
 void Connection::write(std::span<const ReadableBytes> parts) {
@@ -203,6 +214,12 @@ void Connection::write(std::span<const ReadableBytes> parts) {
     }
     would_block(Direction::write);
     std::size_t sent = result > 0 ? static_cast<std::size_t>(result) : 0;
+    try {
+        static_cast<void>(kept_.room(io(), total - sent)); // for all of it, or for nothing
+    } catch (...) {
+        cut_off(sent > 0);
+        throw;
+    }
     for (std::string_view part : parts) {
         const std::size_t skipped = std::min(sent, part.size());
         part.remove_prefix(skipped);
@@ -249,9 +266,9 @@ void Connection::update_water_marks() {
     if (!paused_ && size > high_water_) {
         paused_ = true;
         writing_paused();
-    } else if (paused_ && size <= low_water_ && !closing_) {
+    } else if (paused_ && size <= low_water_) {
         paused_ = false;
-        writing_resumed();
+        if (!closing_) writing_resumed();
     }
 }
 
@@ -286,7 +303,11 @@ void Connection::write_eof() {
 }
 
 void Connection::went_wrong(int error) noexcept {
-    write_failed(make_system_error(error, "send to " + peer_.text()));
+    try {
+        write_failed(make_system_error(error, "send to " + peer_.text()));
+    } catch (...) { // no memory to say so
+        write_failed(std::current_exception());
+    }
 }
 
 void Connection::write_failed(std::exception_ptr error) noexcept {
@@ -332,7 +353,7 @@ void Connection::advance_close() noexcept {
         send_unsent();
         if (finishing_) return;
         if (!unsent().empty() && write_error_ == nullptr) sender_.wait();
-        if (status == TlsSession::Status::want_input && !tcp_ended_) {
+        if (status == TlsSession::Status::want_input && !tcp_ended_ && write_error_ == nullptr) {
             try {
                 closer_.begin(shutdown_timeout_);
             } catch (...) { // no memory for the timer
@@ -425,7 +446,11 @@ void Connection::Sender::run() {
     }
     c.send_unsent();
     if (c.write_error_ != nullptr) {
-        if (c.closing_) c.advance_close();
+        if (c.shutdown_begun_) {
+            c.abort(c.write_error_); // the peer does not answer what it does not get
+        } else if (c.closing_) {
+            c.advance_close();
+        }
         return;
     }
     if (!c.unsent().empty()) {
@@ -536,6 +561,11 @@ Connection::Got Connection::handshake() {
         }
         if (closing_) return Got::end;
         const Got got = feed_tls();
+        if (got == Got::blocked &&
+            write_error_ != nullptr) { // no answer comes to what was not sent
+            read_failed(write_error_);
+            return Got::failed;
+        }
         if (got != Got::data) return got;
     }
 }

@@ -20,17 +20,12 @@ class Listener final : public ChannelWaiter, Timed {
     Listener(ServerState& server, Socket socket, std::string unix_path)
         : server_(server), socket_(std::move(socket)), unix_path_(std::move(unix_path)) {
         struct stat of_path{};
-        if (!unix_path_.empty() && ::stat(unix_path_.c_str(), &of_path) == 0)
+        if (!unix_path_.empty() && ::stat(unix_path_.c_str(), &of_path) == 0) {
+            device_ = of_path.st_dev;
             inode_ = of_path.st_ino;
+        }
     }
-    ~Listener() {
-        stop();
-        if (unix_path_.empty()) return;
-        // Only if it is still ours: another server may have bound to the path meanwhile.
-        struct stat of_path{};
-        if (::stat(unix_path_.c_str(), &of_path) == 0 && of_path.st_ino == inode_)
-            ::unlink(unix_path_.c_str());
-    }
+    ~Listener() { stop(); }
     Listener(const Listener&) = delete;
     Listener& operator=(const Listener&) = delete;
 
@@ -48,6 +43,7 @@ class Listener final : public ChannelWaiter, Timed {
 
     void stop() noexcept {
         disarm();
+        if (socket_.is_open() && !unix_path_.empty()) remove_path();
         socket_.close();
         if (reserve_ >= 0) ::close(std::exchange(reserve_, -1));
     }
@@ -56,6 +52,13 @@ class Listener final : public ChannelWaiter, Timed {
     CancelOutcome try_cancel() noexcept override { return CancelOutcome::already_done; }
 
   private:
+    // Only if it is still ours: another server may have bound to the path meanwhile.
+    void remove_path() const noexcept {
+        struct stat of_path{};
+        if (::stat(unix_path_.c_str(), &of_path) == 0 && of_path.st_dev == device_ &&
+            of_path.st_ino == inode_)
+            ::unlink(unix_path_.c_str());
+    }
     void release_server() noexcept {
         if (std::exchange(started_, false)) server_.release();
     }
@@ -189,6 +192,7 @@ class Listener final : public ChannelWaiter, Timed {
     ServerState& server_;
     Socket socket_;
     std::string unix_path_;
+    dev_t device_ = 0; // of the path
     ino_t inode_ = 0;
     int reserve_ = -1;
     bool started_ = false;
@@ -208,7 +212,12 @@ void ServerState::add(Socket socket, std::string unix_path) {
 void ServerState::start_serving() {
     if (closed_) throw RuntimeError("the server is closed: start another one");
     if (std::exchange(serving_, true)) return;
-    for (const auto& listener : listeners_) listener->start();
+    try {
+        for (const auto& listener : listeners_) listener->start();
+    } catch (...) {
+        close(); // also those that listen already, and would go on without an owner
+        throw;
+    }
 }
 
 void ServerState::close() noexcept {

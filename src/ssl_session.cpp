@@ -327,7 +327,7 @@ void SslSession::take_output(std::size_t count) noexcept {
 }
 
 void SslSession::release_memory() noexcept {
-    // OpenSSL would free them also while a part of a decrypted record is in them.
+    // Before 3.0.14 OpenSSL freed them also with a part of a record in them (CVE-2024-4741).
     if (handshaken_ && SSL_has_pending(ssl_.get()) == 0) SSL_free_buffers(ssl_.get());
     if (fed_used_ == fed_.size()) {
         std::string().swap(fed_);

@@ -220,7 +220,7 @@ std::exception_ptr DrainWait::end() {
 bool Drain::begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
     task_ = &task;
     stream_.retain();
-    if (stream_.is_writing_paused() && !stream_.is_closing() && stream_.write_error() == nullptr) {
+    if (stream_.is_writing_paused() && !stream_.is_lost() && stream_.write_error() == nullptr) {
         waits_ = true;
         ::new (static_cast<void*>(&wait_)) DrainWait(stream_);
         return wait_.begin(task, frame, stream_);
@@ -246,6 +246,7 @@ std::exception_ptr Drain::failure() {
     if (stream_.read_error() != nullptr) return stream_.read_error();
     if (!stream_.is_lost()) return nullptr;
     if (stream_.loss() != nullptr) return stream_.loss();
+    if (waits_ && !stream_.is_writing_paused()) return nullptr; // it was closed meanwhile, in order
     return make_system_error(ECONNRESET, "drain: the connection to " + stream_.peername().text() +
                                              " is closed");
 }
@@ -265,7 +266,8 @@ std::exception_ptr WaitClosed::failure() {
         if (std::exception_ptr failed = leave("StreamWriter")) return failed;
         if (is_cancel_due()) return take_cancelled();
     }
-    return stream_.loss() != nullptr ? stream_.loss() : stream_.write_error();
+    if (stream_.loss() != nullptr) return stream_.loss();
+    return stream_.write_error() != nullptr ? stream_.write_error() : stream_.read_error();
 }
 
 void WaitClosed::await_resume() {
@@ -284,13 +286,24 @@ StreamState* new_stream(EventLoop& loop, int descriptor, const Address& peer, st
     return new StreamState(loop, open.take(), peer, limit); // taken once there is memory for it
 }
 
-void report_connection_failed(const StreamReader& reader, const char* what) noexcept {
-    const std::exception_ptr failure = std::current_exception();
-    get_running_loop().report([&] {
-        return ExceptionContext{.message = what,
-                                .exception = failure,
-                                .details = {{"peer", reader.peername_of().text()}}};
-    });
+void end_failed_connection(const StreamReader& reader, const char* what) {
+    reader.state().close();
+    try {
+        throw;
+    } catch (const CancelledError&) {
+        throw;
+    } catch (const KeyboardInterrupt&) {
+        throw;
+    } catch (const SystemExit&) {
+        throw;
+    } catch (...) {
+        const std::exception_ptr failure = std::current_exception();
+        get_running_loop().report([&] {
+            return ExceptionContext{.message = what,
+                                    .exception = failure,
+                                    .details = {{"peer", reader.state().peername().text()}}};
+        });
+    }
 }
 
 namespace {
@@ -365,15 +378,23 @@ void StreamReader::consume(std::size_t count) const {
     state_->received().consume(count);
 }
 
-Coro<> StreamWriter::start_tls_with(StreamWriter writer,
-                                    std::shared_ptr<detail::TlsContext> context,
-                                    StartTlsOptions options) {
-    detail::StreamState& stream = *writer.state_;
+namespace {
+
+void refuse_start_tls(const detail::StreamState& stream) {
     if (stream.tls() != nullptr)
         throw RuntimeError("start_tls() on a connection that speaks TLS already");
     if (stream.reader != nullptr)
         throw RuntimeError("start_tls() while a coroutine waits for incoming data: end the read "
                            "before");
+}
+
+} // namespace
+
+Coro<> StreamWriter::start_tls_with(StreamWriter writer,
+                                    std::shared_ptr<detail::TlsContext> context,
+                                    StartTlsOptions options) {
+    detail::StreamState& stream = *writer.state_;
+    refuse_start_tls(stream);
     const bool is_server = options.server_side().value_or(stream.is_server());
     if (is_server && options.server_hostname().has_value())
         throw ValueError("server_hostname is only meaningful with a client's side of TLS");
@@ -381,6 +402,7 @@ Coro<> StreamWriter::start_tls_with(StreamWriter writer,
         is_server ? context->server()
                   : context->client(options.server_hostname().value_or(stream.host()));
     co_await writer.drain();
+    refuse_start_tls(stream); // once more: others ran meanwhile
     co_await detail::secure(writer, stream, std::move(session), options.handshake_timeout(),
                             options.shutdown_timeout());
 }

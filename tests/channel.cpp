@@ -323,6 +323,23 @@ TEST(Channel, reads_on_after_what_another_process_has_sent) {
     });
 }
 
+// At urgent data a read stops, although more is there.
+TEST(Channel, reads_on_after_a_read_that_urgent_data_has_cut_short) {
+    asyncio::run([]() -> Coro<> {
+        auto both = co_await connected();
+        for (int i = 0; i < 3; ++i) {
+            const auto reader = asyncio::create_task(receive_all, std::cref(both.first), 6UL);
+            co_await a_few_turns();
+            EXPECT_EQ(::send(both.second.fileno(), "abc!", 4, MSG_OOB), 4);
+            EXPECT_EQ(::send(both.second.fileno(), "def", 3, 0), 3);
+            const auto all = co_await asyncio::as_result(asyncio::wait_for(reader, 10s));
+            EXPECT_EQ(outcome_of(all), "'abcdef'");
+        }
+        const bool ended = co_await blocks(both.first);
+        EXPECT_TRUE(ended);
+    });
+}
+
 TEST(Channel, goes_on_one_way_when_the_other_has_ended) {
     asyncio::run([]() -> Coro<> {
         auto both = co_await connected();
@@ -525,5 +542,22 @@ TEST(Channel, of_a_closed_socket_hears_nothing_of_its_copy_in_a_child) {
         ::close(wait_here[0]);
         ::close(wait_here[1]);
         EXPECT_EQ(child.wait(), "exited with 0");
+    });
+}
+
+TEST(Channel, stays_watched_when_a_child_closes_its_copy) {
+    asyncio::run([]() -> Coro<> {
+        auto both = co_await connected();
+        const auto reader = asyncio::create_task(receive, std::cref(both.first), 10UL);
+        co_await a_few_turns();
+        Process child([&](Process::Parent&) {
+            both.first.close(); // of the child; epoll is the parent's too
+            ::_exit(0);
+            return 0;
+        });
+        EXPECT_EQ(child.wait(), "exited with 0");
+        co_await asyncio::sock_sendall(both.second, "hello");
+        const auto result = co_await asyncio::as_result(asyncio::wait_for(reader, 5s));
+        EXPECT_EQ(outcome_of(result), "'hello'");
     });
 }

@@ -384,7 +384,7 @@ TEST(ThreadPool, a_loop_that_closes_takes_its_idle_threads_along) {
     for (int i = 0; i < 20; ++i) {
         asyncio::run([]() -> Coro<> { co_await in_thread([] {}); });
         // The kernel counts a thread for a moment after it was joined.
-        wait_until([&] { return threads_of_process() == before; });
+        wait_until([&] { return threads_of_process() <= before; });
     }
 }
 

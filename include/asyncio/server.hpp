@@ -100,7 +100,7 @@ class ASYNCIO_API ServerState : public ConnectionList, public Pooled {
 // IPv6. Port 0: the first address draws one, and the others take the same.
 ASYNCIO_API Coro<> bind_server(ServerState& server, std::vector<std::string> hosts,
                                std::uint16_t port);
-// Throws std::system_error; a socket at this path that nobody listens at any more is removed first.
+// Throws std::system_error. A socket at this path is removed first, as asyncio does.
 ASYNCIO_API void bind_unix_server(ServerState& server, std::string_view path);
 
 } // namespace detail
@@ -198,7 +198,8 @@ class ASYNCIO_API Server {
     }
     ~Server() { state_->release(); }
 
-    // Listens from now on. Throws RuntimeError if it is closed. (Server.start_serving)
+    // Listens from now on. Throws RuntimeError if it is closed; std::system_error if it cannot, and
+    // then it is closed. (Server.start_serving)
     ASYNCIO_CORO_WRAPPER Coro<> start_serving() const { return start(*this); }
     // Listens until it is cancelled, which closes the server and its connections and waits for
     // their end; or until close(), which makes it throw CancelledError too. Throws RuntimeError if

@@ -166,6 +166,7 @@ template <class Op, class T> class ASYNCIO_API StreamReadOf : public StreamRead 
 
   protected:
     explicit StreamReadOf(StreamState& stream) noexcept : StreamRead(stream) {}
+    ~StreamReadOf() = default;
 
   private:
     Op& op() noexcept { return static_cast<Op&>(*this); }
@@ -285,7 +286,7 @@ class ASYNCIO_API ReadUntil final : public StreamReadOf<ReadUntil, std::string> 
     std::string data_;
 };
 
-class ASYNCIO_API ReadLine : public StreamReadOf<ReadLine, std::string> {
+class ASYNCIO_API ReadLine final : public StreamReadOf<ReadLine, std::string> {
   public:
     static constexpr const char* name = "readline";
     explicit ReadLine(StreamState* stream) noexcept : StreamReadOf(*stream), search_("\n") {}
@@ -308,12 +309,20 @@ extern template class StreamReadOf<Peek, std::string_view>;
 extern template class StreamReadOf<ReadUntil, std::string>;
 extern template class StreamReadOf<ReadLine, std::string>;
 
-class ASYNCIO_API NextLine final : public ReadLine {
+class NextLine final {
   public:
-    explicit NextLine(StreamState* stream) noexcept : ReadLine(stream) {}
-    std::optional<std::string> await_resume() { return line(ReadLine::await_resume()); }
+    using AsyncioAwaiter = void;
+
+    explicit NextLine(StreamState* stream) noexcept : read_(stream) {}
+    bool await_ready() noexcept { return read_.await_ready(); }
+    template <std::derived_from<PromiseBase> Promise>
+    void await_suspend(std::coroutine_handle<Promise> frame,
+                       std::source_location where = std::source_location::current()) noexcept {
+        read_.await_suspend(frame, where);
+    }
+    std::optional<std::string> await_resume() { return line(read_.await_resume()); }
     Result<std::optional<std::string>> take_result() {
-        Result<std::string> read = ReadLine::take_result();
+        Result<std::string> read = read_.take_result();
         if (!read) return Result<std::optional<std::string>>(read.exception());
         return line(std::move(*read));
     }
@@ -323,6 +332,8 @@ class ASYNCIO_API NextLine final : public ReadLine {
         if (text.empty()) return std::nullopt;
         return std::move(text);
     }
+
+    ReadLine read_;
 };
 
 // The handshake of TLS. Gives nothing; throws what it failed with.
@@ -495,7 +506,7 @@ class ASYNCIO_API StreamReader {
     std::exception_ptr exception() const noexcept { return state_->read_error(); }
 
     // For the library.
-    const Address& peername_of() const noexcept { return state_->peername(); }
+    detail::StreamState& state() const noexcept { return *state_; }
     // For the library: takes over a reference.
     explicit StreamReader(detail::StreamState* adopted) noexcept : state_(adopted) {}
 
@@ -630,9 +641,9 @@ ASYNCIO_API StreamState* new_stream(EventLoop& loop, int descriptor, const Addre
 // The handshake of a server's connection. Throws what it fails with.
 ASYNCIO_API Coro<> accept_tls(StreamWriter writer, std::shared_ptr<TlsContext> context,
                               Delay handshake_timeout, Delay shutdown_timeout);
-// While the exception that ended a connection's task is being handled.
-ASYNCIO_API ASYNCIO_COLD void report_connection_failed(const StreamReader& reader,
-                                                       const char* what) noexcept;
+// While the exception that ended a connection's task is being handled: closes the connection,
+// though somebody may have kept its writer, and reports what is not meant to end the task.
+ASYNCIO_API ASYNCIO_COLD void end_failed_connection(const StreamReader& reader, const char* what);
 
 template <class Handler> class StreamServer final : public ServerState {
   public:
@@ -643,6 +654,7 @@ template <class Handler> class StreamServer final : public ServerState {
   private:
     void accepted(int descriptor, const Address& peer) override {
         auto* stream = new_stream(loop(), descriptor, peer, limit_);
+        stream->came_to_server();
         stream->join(*this);
         const StreamReader reader(stream);
         stream->retain();
@@ -666,14 +678,8 @@ template <class Handler> class StreamServer final : public ServerState {
             } else {
                 (*handler)(reader, std::move(writer));
             }
-        } catch (const CancelledError&) {
-            throw;
-        } catch (const KeyboardInterrupt&) {
-            throw;
-        } catch (const SystemExit&) {
-            throw;
         } catch (...) {
-            report_connection_failed(reader, what);
+            end_failed_connection(reader, what);
         }
     }
 

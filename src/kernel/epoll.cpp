@@ -3,6 +3,7 @@
 #include <asyncio/kernel/backend.hpp>
 
 #include <cerrno>
+#include <pthread.h>
 #include <string>
 #include <sys/eventfd.h>
 #include <system_error>
@@ -19,9 +20,16 @@ namespace {
     throw std::system_error(error, std::generic_category(), what);
 }
 
+// How many forks lie between the first process and this one.
+int generation = 0;
+
 class EpollBackend final : public Backend {
   public:
     explicit EpollBackend(const SystemCalls& calls) : Backend(calls) {
+        static const int child_is_another =
+            ::pthread_atfork(nullptr, nullptr, [] { ++generation; });
+        static_cast<void>(child_is_another);
+        generation_ = generation;
         epoll_ = calls_.epoll_create1(EPOLL_CLOEXEC);
         if (epoll_ < 0) fail(errno, "epoll_create1");
         wake_ = calls_.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -77,7 +85,7 @@ class EpollBackend final : public Backend {
         const auto index = static_cast<std::size_t>(descriptor);
         if (watched_.contains(descriptor) || is_attached(descriptor)) throw_in_use(descriptor);
         if (index >= attached_.size()) attached_.resize(index + index / 2 + 16);
-        epoll_event event{.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+        epoll_event event{.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET,
                           .data = {.ptr = &edges}};
         if (calls_.epoll_ctl(epoll_, EPOLL_CTL_ADD, descriptor, &event) != 0) {
             fail(errno, "watching descriptor " + std::to_string(descriptor));
@@ -90,8 +98,7 @@ class EpollBackend final : public Backend {
         attached_[static_cast<std::size_t>(descriptor)] = false;
         --watched_count_;
         // Not left to close(): the socket may live on in a copy of the descriptor, in a child.
-        epoll_event unused{};
-        calls_.epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, &unused);
+        remove(descriptor);
     }
 
     void wake() noexcept override {
@@ -141,7 +148,10 @@ class EpollBackend final : public Backend {
                 auto& edges = *static_cast<detail::Edges*>(event.data.ptr);
                 const std::uint32_t events = event.events;
                 if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
-                    if ((events & (EPOLLRDHUP | EPOLLHUP)) != 0) edges.hangup = true;
+                    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLPRI)) != 0) [[unlikely]] {
+                        edges.reads_on = true;
+                        if ((events & (EPOLLRDHUP | EPOLLHUP)) != 0) edges.hangup = true;
+                    }
                     edges.became_readable(ready);
                 }
                 if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) edges.became_writable(ready);
@@ -194,13 +204,20 @@ class EpollBackend final : public Backend {
         if (entry == watched_.end()) return;
         watched_.erase(entry);
         --watched_count_;
-        // Fails if the descriptor is closed already, which is as good.
+        remove(descriptor);
+    }
+
+    // Fails if the descriptor is closed already, which is as good. Not in a forked child, which
+    // has a copy of the descriptor and of this, but shares the epoll itself with its parent.
+    void remove(int descriptor) noexcept {
+        if (generation_ != generation) return;
         epoll_event unused{};
         calls_.epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, &unused);
     }
 
     int epoll_ = -1;
     int wake_ = -1;
+    int generation_ = 0;
     bool has_pwait2_ = true;
     std::unordered_map<int, Watchers> watched_;
     std::vector<bool> attached_; // by descriptor

@@ -128,11 +128,11 @@ class ASYNCIO_API Channel : private Edges {
         (direction == Direction::read ? readable : writable) = false;
     }
     // A call has read less than it could have. That was all, unless the peer has ended the
-    // connection, which comes as one edge with the last data.
-    void read_short() noexcept { readable = Edges::hangup; }
+    // connection, which comes as one edge with the last data, or has sent urgent data.
+    void read_short() noexcept { readable = reads_on; }
     bool has_hung_up() const noexcept { return hangup; }
     // Before connect(): a socket that is not connected hangs up, as the kernel sees it.
-    void forget_hangup() noexcept { hangup = false; }
+    void forget_hangup() noexcept { hangup = reads_on = false; }
 
     // Queues those who wait, as an edge would.
     void wake(Direction direction) noexcept;
@@ -224,15 +224,41 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
     bool put_off_ = false; // the budget is spent
 };
 
+// An argument of an operation. What is counted is kept: its socket or stream may be gone before the
+// operation is made.
+template <class T> class Argument {
+  public:
+    explicit Argument(T&& value) noexcept : value_(std::move(value)) {}
+    T take() noexcept { return std::move(value_); }
+
+  private:
+    T value_;
+};
+template <class T>
+    requires requires(T& counted) { counted.retain(); }
+class Argument<T*> {
+  public:
+    explicit Argument(T* counted) noexcept : counted_(counted) { counted->retain(); }
+    Argument(const Argument& other) noexcept : Argument(other.counted_) {}
+    Argument& operator=(const Argument&) = delete;
+    ~Argument() { counted_->release(); }
+    T* take() const noexcept { return counted_; }
+
+  private:
+    T* counted_;
+};
+
 // What a function like sock_recv() gives: what the operation is made of as it is awaited.
 template <class Op, class... Args>
 class [[nodiscard("nothing is done until it is awaited")]] Deferred {
   public:
     explicit Deferred(Args... arguments) noexcept : arguments_(std::move(arguments)...) {}
-    Op operator co_await() { return std::make_from_tuple<Op>(std::move(arguments_)); }
+    Op operator co_await() {
+        return std::apply([](auto&... arguments) { return Op(arguments.take()...); }, arguments_);
+    }
 
   private:
-    std::tuple<Args...> arguments_;
+    std::tuple<Argument<Args>...> arguments_;
 };
 
 } // namespace detail

@@ -235,6 +235,7 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     Got read_slowly(std::span<char> into, std::size_t& count);
     void write_slowly(std::string_view data);
     void keep_rest(std::string_view data, ssize_t sent);
+    void cut_off(bool has_begun) noexcept;
     Got read_tls(std::span<char> into, std::size_t& count);
     // As many records as there is room for, from what was fed and then from `ciphertext`.
     TlsSession::Status read_records(std::span<char> into, std::size_t& count,

@@ -81,6 +81,9 @@ struct Edges {
     bool writable = true;
     // No more data will come than what is there.
     bool hangup = false;
+    // After a read that was not filled up there may be more: the end, of which no other edge tells;
+    // or what comes after urgent data, at which a read stops. Always true with `hangup`.
+    bool reads_on = false;
     List lists[2]; // by Direction
 
     // For a backend, which queues what is to run and runs nothing itself.
