@@ -606,6 +606,30 @@ TEST(HappyEyeballs, in_every_order_the_same_connection_wins) {
     }
 }
 
+TEST(HappyEyeballs, eager_tasks_race_as_others_do) {
+    for (const Delay& delay : {Delay(250ms), Delay(0s)}) {
+        in_virtual_time([&]() -> Coro<> {
+            asyncio::set_task_factory(get_running_loop(), asyncio::eager_task_factory);
+            // The first two are done before create_task() returns.
+            const auto connect = [](const AddressInfo* address,
+                                    AttemptErrors*) -> Coro<Connection> {
+                const int port = address->address.port();
+                if (port <= 2) {
+                    throw std::system_error(ECONNREFUSED, std::generic_category(), "connect");
+                }
+                if (port == 3) co_await sleep(1s);
+                co_return Connection(port);
+            };
+            auto racing =
+                happy_eyeballs(of_families("4444"), connect, std::optional<Delay>(delay), false);
+            const auto connection = co_await std::move(racing);
+            EXPECT_EQ(connection.number(), 4);
+            EXPECT_EQ(Connection::open, 1);
+        });
+        EXPECT_EQ(Connection::open, 0);
+    }
+}
+
 // --- Real sockets ---
 
 TEST(HappyEyeballs, a_socket_is_connected_to_the_address_that_listens) {
