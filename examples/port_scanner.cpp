@@ -49,7 +49,7 @@ asyncio::Coro<int> async_main(command_line::Words words) {
     const asyncio::Address& address = found.front().address;
     std::cout << "ports " << first << " to " << last << " of " << address.host() << std::endl;
 
-    asyncio::Semaphore limit(static_cast<std::size_t>(most));
+    asyncio::Semaphore limit(static_cast<std::ptrdiff_t>(most));
     std::vector<asyncio::Coro<State>> tries;
     for (int port = first; port <= last; ++port)
         tries.push_back(

@@ -24,7 +24,7 @@ constexpr const char* usage =
 
 struct Origin {
     Origin(std::string name, std::uint16_t number, int most)
-        : host(std::move(name)), port(number), limit(static_cast<std::size_t>(most)) {}
+        : host(std::move(name)), port(number), limit(static_cast<std::ptrdiff_t>(most)) {}
     std::string host;
     std::uint16_t port;
     asyncio::Semaphore limit;

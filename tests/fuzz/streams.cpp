@@ -320,8 +320,10 @@ class Model {
     // streams.py, readuntil()
     std::optional<Outcome> until(const std::vector<std::string>& separators) {
         std::vector<std::string> sorted = separators;
-        std::stable_sort(sorted.begin(), sorted.end(),
-                         [](const auto& a, const auto& b) { return a.size() < b.size(); });
+        // By length; which of several equally long ones comes first makes no difference, since only
+        // one of them can end at the same place, or they are the same.
+        std::sort(sorted.begin(), sorted.end(),
+                  [](const auto& a, const auto& b) { return a.size() < b.size(); });
         if (sorted.front().empty()) {
             return Outcome{
                 Outcome::value_error, {}, "Separator should be at least one-byte string", 0, {}};

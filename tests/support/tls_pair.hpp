@@ -22,7 +22,7 @@ using TlsSession = asyncio::detail::TlsSession;
 using TlsStatus = TlsSession::Status;
 
 // What an exception says; "" if there is none.
-inline std::string text_of(const std::exception_ptr& error) {
+inline std::string tls_error(const std::exception_ptr& error) {
     if (error == nullptr) return {};
     try {
         std::rethrow_exception(error);
@@ -39,7 +39,7 @@ struct TlsEnd {
     std::string received = {};
 
     const asyncio::ssl::Object& object() const { return session->object(); }
-    std::string error() const { return text_of(session->error()); }
+    std::string error() const { return tls_error(session->error()); }
     // Throws what it failed by.
     void rethrow() const {
         if (session->error() != nullptr) std::rethrow_exception(session->error());
