@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <ostream>
 #include <span>
@@ -200,6 +201,75 @@ Coro<> over_udp(std::size_t size) {
     co_await together(answer_messages(server, count), send_messages(address, count));
 }
 
+// --- over streams ---
+
+Coro<> receive_stream(asyncio::StreamReader reader, std::string_view expected) {
+    std::string all;
+    std::vector<char> buffer(20000);
+    for (;;) {
+        const std::string data = co_await reader.read(65536);
+        if (data.empty()) break;
+        all += data;
+        const std::size_t count = co_await reader.read_into(buffer);
+        if (count == 0) break;
+        all.append(buffer.data(), count);
+        const std::string_view seen = co_await reader.peek();
+        all += seen;
+        reader.consume(seen.size());
+    }
+    expect_all(all, expected);
+}
+// Ends it by write_eof(), or with TLS not at all.
+Coro<> send_stream(asyncio::StreamWriter writer, std::string_view data) {
+    writer.get_extra_info(asyncio::socket_info).setsockopt(SOL_SOCKET, SO_SNDBUF, small_buffer);
+    while (!data.empty()) {
+        const std::array<asyncio::ReadableBytes, 2> parts = {data.substr(0, 10),
+                                                             data.substr(0, 50'000).substr(10)};
+        writer.writelines(parts);
+        data.remove_prefix(std::min<std::size_t>(data.size(), 50'000));
+        co_await writer.drain();
+        writer.write(data.substr(0, 30'000));
+        data.remove_prefix(std::min<std::size_t>(data.size(), 30'000));
+        co_await writer.drain();
+    }
+    if (writer.can_write_eof()) writer.write_eof();
+}
+Coro<> end_stream(asyncio::StreamWriter writer) {
+    writer.close();
+    co_await writer.wait_closed();
+}
+Coro<> over_streams(std::size_t size) {
+    asyncio::Queue<asyncio::Streams> accepted;
+    const auto handler = [&](asyncio::StreamReader reader, asyncio::StreamWriter writer) {
+        accepted.put_nowait(asyncio::Streams(std::move(reader), std::move(writer)));
+    };
+    auto server = co_await asyncio::start_server(handler, "127.0.0.1", 0);
+    const std::uint16_t port = server.sockets().at(0).port();
+    const auto serve = [&]() -> Coro<> {
+        auto streams = co_await accepted.get();
+        co_await together(receive_stream(streams.first, from_client(size)),
+                          send_stream(streams.second, from_server(size)));
+        co_await end_stream(streams.second);
+    };
+    const auto ask = [&]() -> Coro<> {
+        auto streams = co_await asyncio::open_connection("127.0.0.1", port);
+        co_await together(receive_stream(streams.first, from_server(size)),
+                          send_stream(streams.second, from_client(size)));
+        co_await end_stream(streams.second);
+    };
+    std::exception_ptr failure;
+    try {
+        co_await together(serve(), ask());
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    server.close();
+    server.abort_clients();
+    while (!accepted.empty()) static_cast<void>(accepted.get_nowait());
+    co_await server.wait_closed();
+    if (failure != nullptr) std::rethrow_exception(failure);
+}
+
 // --- the loops ---
 
 // A way of moving `size` known bytes in both directions, and the calls that it makes.
@@ -385,3 +455,68 @@ TEST_P(ShortTransfers, lose_no_byte_while_calls_would_block_or_are_interrupted_a
 
 INSTANTIATE_TEST_SUITE_P(, SocketErrors, testing::ValuesIn(cases(&Way::calls)), name_of_case);
 INSTANTIATE_TEST_SUITE_P(, ShortTransfers, testing::ValuesIn(cases(&Way::transfers)), name_of_case);
+
+namespace {
+
+void fail_streams(SystemCall call, const asyncio::testing::FaultOptions& options) {
+    using enum SystemCall;
+    ::alarm(250);
+    const bool transfers = call == recv || call == send || call == sendmsg;
+    const auto faults = asyncio::testing::faults_of(call);
+    const FaultReport report = asyncio::testing::fail_everywhere(
+        std::span<const Fault>(faults), [] { return over_streams(mebibyte / 4); }, options);
+    for (const FaultTally& tally : report.tallies()) {
+        const std::string text = tally.fault.text();
+        if (!transfers) continue;
+        EXPECT_GT(tally.survived + tally.failed, 0) << text;
+        if (is_absorbed(tally.fault)) {
+            EXPECT_EQ(tally.failed, 0) << text;
+            continue;
+        }
+        EXPECT_EQ(tally.survived, 0) << text;
+        const std::string operation = call == recv ? "recv from 127.0.0.1:" : "send to 127.0.0.1:";
+        for (const std::string& thrown : tally.texts) {
+            EXPECT_NE(thrown.find(operation), std::string::npos) << thrown;
+            EXPECT_NE(thrown.find(std::generic_category().message(tally.fault.error())),
+                      std::string::npos)
+                << thrown;
+        }
+    }
+    ::alarm(0);
+}
+
+} // namespace
+
+TEST(StreamFaults, of_each_transfer_lose_no_byte_or_are_thrown) {
+    using enum SystemCall;
+    for (const SystemCall call : {recv, send, sendmsg}) fail_streams(call, {});
+}
+
+// What fails on the way to a connection may be a report at the server and a reset at the client.
+TEST(StreamFaults, of_each_other_call_end_in_an_error_or_in_nothing) {
+    using enum SystemCall;
+    for (const SystemCall call : {epoll_ctl, epoll_wait, epoll_pwait2, close, socket, bind, listen,
+                                  connect, so_error, getsockname, setsockopt}) {
+        fail_streams(call, FaultOptions().may_report(true).may_fail_otherwise(true));
+    }
+}
+
+TEST(StreamFaults, short_transfers_lose_no_byte) {
+    using enum SystemCall;
+    ::alarm(250);
+    for (const SystemCall call : {recv, send, sendmsg}) {
+        std::vector<Fault> faults;
+        for (const std::size_t most : {1UL, 7UL, 4999UL})
+            faults.push_back(Fault::shortened(call, most));
+        const FaultReport report = asyncio::testing::fail_everywhere(
+            std::span<const Fault>(faults), [] { return over_streams(mebibyte / 4); });
+        for (const FaultTally& tally : report.tallies())
+            EXPECT_EQ(tally.failed, 0) << tally.fault.text();
+        const FaultReport always = asyncio::testing::fail_everywhere(
+            std::span<const Fault>(faults), [] { return over_streams(3000); },
+            FaultOptions().at_once(Faults::always).every(1'000'000'000));
+        for (const FaultTally& tally : always.tallies())
+            EXPECT_EQ(tally.failed, 0) << tally.fault.text();
+    }
+    ::alarm(0);
+}
