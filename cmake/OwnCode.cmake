@@ -30,6 +30,10 @@ if(ASYNCIO_SANITIZE)
     set(asyncio_sanitize_options -fsanitize=${ASYNCIO_SANITIZE} -fno-omit-frame-pointer
         -fno-sanitize-recover=all)
 endif()
+if(ASYNCIO_FUZZ)
+    # So that libFuzzer sees which ways an input takes through the library.
+    list(APPEND asyncio_sanitize_options -fsanitize=fuzzer-no-link)
+endif()
 
 function(asyncio_own_code target)
     target_compile_features(${target} PUBLIC cxx_std_20)

@@ -330,6 +330,7 @@ EventLoop::EventLoop(const LoopOptions& options)
         own_clock_ = std::make_unique<MonotonicClock>();
         clock_ = own_clock_.get();
     }
+    jumps_ = clock_->jumps();
     if (options.debug_ >= 0) {
         set_debug(options.debug_ == 1);
     } else if (const char* text = std::getenv("ASYNCIO_DEBUG")) {
@@ -432,10 +433,9 @@ template <bool Plain> ASYNCIO_ALWAYS_INLINE inline void EventLoop::run_once() {
     if (!core_.ready.empty() || (turn_flags_ & stop_flag) != 0) {
         // While no descriptor is watched, a poll could find nothing, and is left out.
         if (backend_->watches_any()) {
-            detail::ReadyQueue from_kernel;
-            backend_->poll(from_kernel);
+            const int found = backend_->wait(0);
             if (!door_.empty()) door_.take_all(core_.ready);
-            core_.ready.append(from_kernel);
+            backend_->tell(found, core_.ready);
         } else if (!door_.empty()) {
             door_.take_all(core_.ready);
         }
@@ -476,24 +476,27 @@ void EventLoop::wait_for_work() {
                      : now_ns < 0 && timer->when_ns > INT64_MAX + now_ns ? INT64_MAX
                                                                          : timer->when_ns - now_ns;
     }
-    detail::ReadyQueue from_kernel;
-    if (clock_->jumps()) {
-        // With no deadline to jump to, descriptors and other threads are waited for in real time.
-        if (backend_->watches_any()) {
-            const bool block = timer == nullptr && door_.try_fall_asleep();
-            backend_->wait(block ? Backend::no_timeout : 0, from_kernel);
+    int found = 0;
+    bool may_jump = false;
+    if (jumps_) [[unlikely]] {
+        // What is done outside is waited for in real time, while virtual time stands still. With no
+        // deadline to jump to, descriptors and other threads are waited for as well.
+        const bool outside = core_.outside_jobs != 0;
+        if (outside || backend_->watches_any()) {
+            const bool block =
+                (timer == nullptr || (outside && timeout_ns != 0)) && door_.try_fall_asleep();
+            found = backend_->wait(block ? Backend::no_timeout : 0);
         } else if (timer == nullptr && door_.empty()) {
             throw_deadlock();
         }
-        if (timer != nullptr && from_kernel.empty() && door_.empty()) {
-            clock_->jump_to(timer->when_ns);
-        }
+        may_jump = timer != nullptr && !outside && door_.empty();
     } else {
         if (timeout_ns != 0 && !door_.try_fall_asleep()) timeout_ns = 0;
-        backend_->wait(timeout_ns, from_kernel);
+        found = backend_->wait(timeout_ns);
     }
     door_.take_all(core_.ready);
-    core_.ready.append(from_kernel);
+    backend_->tell(found, core_.ready);
+    if (may_jump && core_.ready.empty()) clock_->jump_to(timer->when_ns);
 }
 
 void EventLoop::throw_deadlock() const {
@@ -529,7 +532,10 @@ void EventLoop::close() {
         drop_ready();
     }
     while (!core_.timers.empty()) core_.timers.pop().discard();
+    core_.resolver.reset();
     for (auto& step : core_.shutdown_steps) step.reset();
+    drop_ready();
+    core_.io.reset();
     // May hold futures, which hold the loop.
     core_.task_factory.reset();
     core_.context = detail::ContextRef();

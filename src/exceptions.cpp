@@ -48,4 +48,19 @@ TimeoutError::TimeoutError(const TimeoutError&) noexcept = default;
 TimeoutError& TimeoutError::operator=(const TimeoutError&) noexcept = default;
 TimeoutError::~TimeoutError() = default;
 
+IncompleteReadError::IncompleteReadError(std::string partial, std::optional<std::size_t> expected)
+    : std::runtime_error(std::to_string(partial.size()) + " bytes read on a total of " +
+                         (expected.has_value() ? std::to_string(*expected) : "undefined") +
+                         " expected bytes: the peer ended before"),
+      partial_(std::make_shared<const std::string>(std::move(partial))), expected_(expected) {}
+IncompleteReadError::IncompleteReadError(const IncompleteReadError&) noexcept = default;
+IncompleteReadError& IncompleteReadError::operator=(const IncompleteReadError&) noexcept = default;
+IncompleteReadError::~IncompleteReadError() = default;
+
+LimitOverrunError::LimitOverrunError(const std::string& message, std::size_t consumed)
+    : std::runtime_error(message), consumed_(consumed) {}
+LimitOverrunError::LimitOverrunError(const LimitOverrunError&) noexcept = default;
+LimitOverrunError& LimitOverrunError::operator=(const LimitOverrunError&) noexcept = default;
+LimitOverrunError::~LimitOverrunError() = default;
+
 ASYNCIO_END_NAMESPACE

@@ -7,25 +7,31 @@
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
 
-// Calls invoke() in `context`, which keeps what is set there. What it throws is told to the
-// exception handler, in the same context, as failure() describes it; but KeyboardInterrupt and
-// SystemExit go on.
+// A callback of the user's runs in `context`, which keeps what is set there.
+class InCallback {
+  public:
+    InCallback(EventLoop& loop, OwnContext& own) noexcept
+        : core_(loop.core()), context_(own), outer_(std::exchange(core_.callback, &own)) {
+        core_.context.swap(context_.variables);
+    }
+    InCallback(const InCallback&) = delete;
+    InCallback& operator=(const InCallback&) = delete;
+    ~InCallback() {
+        core_.context.swap(context_.variables);
+        core_.callback = outer_;
+    }
+
+  private:
+    LoopCore& core_;
+    OwnContext& context_;
+    OwnContext* outer_;
+};
+
+// Calls invoke() in `context`. What it throws is told to the exception handler, in the same
+// context, as failure() describes it; but KeyboardInterrupt and SystemExit go on.
 template <class Invoke, class Failure>
 void call_guarded(EventLoop& loop, OwnContext& context, Invoke invoke, Failure failure) {
-    struct Scope {
-        LoopCore& core;
-        OwnContext& context;
-        OwnContext* outer;
-        Scope(LoopCore& c, OwnContext& own) noexcept
-            : core(c), context(own), outer(std::exchange(c.callback, &own)) {
-            core.context.swap(context.variables);
-        }
-        ~Scope() {
-            core.context.swap(context.variables);
-            core.callback = outer;
-        }
-    };
-    const Scope scope(loop.core(), context);
+    const InCallback scope(loop, context);
     try {
         invoke();
     } catch (const KeyboardInterrupt&) {

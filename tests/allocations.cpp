@@ -11,6 +11,8 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -282,6 +284,63 @@ TEST(Allocations, a_group_takes_one_for_each_task_beside_the_task_and_a_gather_o
     });
 }
 
+TEST(Allocations, a_datagram_takes_none_but_for_the_string_of_who_wants_one) {
+    struct Counts final : asyncio::DatagramProtocol {
+        int received = 0;
+        void datagram_received(std::string_view, const asyncio::Address&) override { ++received; }
+    };
+    asyncio::run([]() -> Coro<> {
+        const auto options =
+            asyncio::DatagramOptions().local_addr(asyncio::Address("127.0.0.1", 0));
+        auto endpoint = co_await asyncio::open_datagram_endpoint(options);
+        auto made = co_await asyncio::create_datagram_endpoint(
+            [] { return std::make_shared<Counts>(); }, options);
+        const asyncio::Address self = endpoint.sockname();
+        const std::string data(100, 'x');
+        std::vector<char> room(16 * 200);
+        std::vector<asyncio::DatagramSlot> slots;
+        for (std::size_t i = 0; i < 16; ++i)
+            slots.emplace_back(asyncio::WritableBytes(room.data() + i * 200, 200));
+        const std::vector<asyncio::OutgoingDatagram> outgoing(
+            16, asyncio::OutgoingDatagram{data, self});
+        std::size_t total = 0;
+        for (int round = 0; round < 3; ++round) {
+            std::size_t before = allocations();
+            co_await endpoint.sendto(data, self);
+            const asyncio::ReceivedInto got = co_await endpoint.recvfrom_into(room);
+            total += got.count;
+            const std::size_t one = allocations() - before;
+
+            before = allocations();
+            co_await endpoint.sendto(data, self);
+            const std::string text = co_await endpoint.recv();
+            total += text.size();
+            const std::size_t string = allocations() - before;
+
+            before = allocations();
+            const std::size_t sent = co_await endpoint.sendmany(outgoing);
+            std::size_t received = 0;
+            while (received < sent) received += co_await endpoint.recvmany(slots);
+            total += received;
+            const std::size_t batch = allocations() - before;
+
+            before = allocations();
+            const int already = made.protocol->received;
+            for (int i = 0; i < 10; ++i) made.transport.sendto(data, made.transport.sockname());
+            while (made.protocol->received < already + 10) co_await sleep(0);
+            const std::size_t callbacks = allocations() - before;
+            if (round == 0) continue; // attaching, and the loop's block
+            EXPECT_EQ(one, 0U) << "into a buffer";
+            EXPECT_EQ(string, 1U) << "the string";
+            EXPECT_EQ(batch, 0U) << "a batch";
+            EXPECT_EQ(callbacks, 0U) << "a protocol";
+        }
+        EXPECT_EQ(total, 3 * 216U);
+        made.transport.close();
+        co_await sleep(0);
+    });
+}
+
 TEST(Allocations, cancelling_takes_the_exception_and_nothing_else) {
     in_virtual_time([]() -> Coro<> {
         auto sleeps = []() -> Coro<> { co_await sleep(1h); };
@@ -303,6 +362,60 @@ TEST(Allocations, cancelling_takes_the_exception_and_nothing_else) {
         while (!quiet.done()) co_await sleep(0);
         EXPECT_EQ(allocations() - before, 1U) << "as a result";
     });
+}
+
+namespace {
+
+// Answers each message with the next one, and counts what a thousand of them cost.
+template <class Base> struct Bouncing : Base {
+    explicit Bouncing(bool* is_done = nullptr) : done(is_done) {}
+    bool* done;
+    asyncio::Transport transport;
+    std::size_t messages = 0;
+    std::size_t before = 0;
+    std::size_t cost = 0;
+
+    void connection_made(asyncio::Transport given) override { transport = given; }
+    void bounce(std::string_view data) {
+        ++messages;
+        if (messages == 100) before = allocations();
+        if (messages == 1100) {
+            cost = allocations() - before;
+            if (done != nullptr) {
+                *done = true;
+                return;
+            }
+        }
+        transport.write(data);
+    }
+};
+struct Bouncer : Bouncing<asyncio::Protocol> {
+    using Bouncing::Bouncing;
+    void data_received(std::string_view data) override { bounce(data); }
+};
+struct BufferedBouncer : Bouncing<asyncio::BufferedProtocol> {
+    using Bouncing::Bouncing;
+    char buffer[1000];
+    asyncio::WritableBytes get_buffer(std::ptrdiff_t) override { return buffer; }
+    void buffer_updated(std::size_t count) override { bounce({buffer, count}); }
+};
+
+} // namespace
+
+TEST(Allocations, a_message_of_a_transport_costs_none) {
+    const auto loop = asyncio::new_event_loop();
+    bool done = false;
+    const auto server = asyncio::run_until_complete(
+        *loop, asyncio::create_server([] { return std::make_unique<Bouncer>(); }, "127.0.0.1", 0));
+    const auto client = asyncio::run_until_complete(
+        *loop, asyncio::create_connection([&] { return std::make_unique<BufferedBouncer>(&done); },
+                                          "127.0.0.1", server.sockets().at(0).port()));
+    client.transport.write("a message, which is sent to and fro");
+    asyncio::run_until_complete(*loop, [](bool& is_done) -> Coro<> {
+        while (!is_done) co_await sleep(0);
+    }(done));
+    EXPECT_EQ(client.protocol->cost, 0U);
+    EXPECT_EQ(client.protocol->messages, 1100U);
 }
 
 #endif

@@ -54,37 +54,34 @@ void let_fail(Call call, int error, int times = 1'000'000) {
 }
 
 const SystemCalls& faulty_calls() {
-    static const SystemCalls calls = {
-        .epoll_create1 =
-            [](int flags) { return fails(Call::epoll_create1) ? -1 : ::epoll_create1(flags); },
-        .epoll_ctl =
-            [](int epoll, int operation, int descriptor, epoll_event* event) {
-                operations.push_back(operation);
-                if (fails(Call::epoll_ctl)) return -1;
-                return ::epoll_ctl(epoll, operation, descriptor, event);
-            },
-        .epoll_wait =
-            [](int epoll, epoll_event* events, int capacity, int timeout) {
-                if (timeout > 0) ++waits_in_ms;
-                if (fails(Call::epoll_wait)) return -1;
-                return ::epoll_wait(epoll, events, capacity, timeout);
-            },
-        .epoll_pwait2 =
-            [](int epoll, epoll_event* events, int capacity, const timespec* timeout,
-               const sigset_t* mask) {
-                if (fails(Call::epoll_pwait2)) return -1;
-                return SystemCalls::real().epoll_pwait2(epoll, events, capacity, timeout, mask);
-            },
-        .eventfd =
-            [](unsigned int value, int flags) {
-                return fails(Call::eventfd) ? -1 : SystemCalls::real().eventfd(value, flags);
-            },
-        .read = SystemCalls::real().read,
-        .write = [](int descriptor, const void* buffer, std::size_t size) -> ssize_t {
+    static const SystemCalls calls = [] {
+        SystemCalls table = SystemCalls::real();
+        table.epoll_create1 = [](int flags) {
+            return fails(Call::epoll_create1) ? -1 : ::epoll_create1(flags);
+        };
+        table.epoll_ctl = [](int epoll, int operation, int descriptor, epoll_event* event) {
+            operations.push_back(operation);
+            if (fails(Call::epoll_ctl)) return -1;
+            return ::epoll_ctl(epoll, operation, descriptor, event);
+        };
+        table.epoll_wait = [](int epoll, epoll_event* events, int capacity, int timeout) {
+            if (timeout > 0) ++waits_in_ms;
+            if (fails(Call::epoll_wait)) return -1;
+            return ::epoll_wait(epoll, events, capacity, timeout);
+        };
+        table.epoll_pwait2 = [](int epoll, epoll_event* events, int capacity,
+                                const timespec* timeout, const sigset_t* mask) {
+            if (fails(Call::epoll_pwait2)) return -1;
+            return SystemCalls::real().epoll_pwait2(epoll, events, capacity, timeout, mask);
+        };
+        table.eventfd = [](unsigned int value, int flags) {
+            return fails(Call::eventfd) ? -1 : SystemCalls::real().eventfd(value, flags);
+        };
+        table.write = [](int descriptor, const void* buffer, std::size_t size) -> ssize_t {
             return fails(Call::write) ? -1 : ::write(descriptor, buffer, size);
-        },
-        .close = SystemCalls::real().close,
-    };
+        };
+        return table;
+    }();
     return calls;
 }
 

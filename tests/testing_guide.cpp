@@ -2,11 +2,14 @@
 // The samples of docs/testing.md, word for word: tests/docs/samples compares them.
 #include <asyncio/asyncio.hpp>
 #include <asyncio/testing/cancel_everywhere.hpp>
+#include <asyncio/testing/fail_everywhere.hpp>
 #include <asyncio/testing/virtual_time.hpp>
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <string>
+#include <system_error>
 #include <vector>
 
 using namespace std::chrono_literals;
@@ -74,6 +77,39 @@ TEST(Use, closes_the_connection_wherever_it_is_cancelled) {
         co_await asyncio::try_finally([&] { return use(server); }, closed);
     });
     EXPECT_GE(cancels, 3);
+}
+
+// Sends a greeting through a connection, and ends it.
+asyncio::Coro<> greet() {
+    auto ends = asyncio::Socket::pair();
+    co_await asyncio::sock_sendall(ends.first, "hello");
+    ends.first.close();
+    std::string heard;
+    for (;;) {
+        const std::string some = co_await asyncio::sock_recv(ends.second, 100);
+        if (some.empty()) break;
+        heard += some;
+    }
+    EXPECT_EQ(heard, "hello");
+}
+
+TEST(Greet, is_heard_or_fails_whatever_the_kernel_says) {
+    using namespace asyncio::testing;
+    for (const SystemCall call : {SystemCall::socketpair, SystemCall::send, SystemCall::recv}) {
+        fail_everywhere(faults_of(call), greet);
+    }
+    const std::vector<Fault> one_byte = {Fault::shortened(SystemCall::recv, 1)};
+    const FaultReport report = fail_everywhere(one_byte, greet);
+    EXPECT_EQ(report.tallies()[0].failed, 0);
+}
+
+TEST(Greet, is_cut_off_by_a_reset) {
+    asyncio::testing::Faults faults;                                  // before the loop is made
+    faults.make({asyncio::testing::SystemCall::recv, ECONNRESET}, 1); // not the first: the second
+    const auto options = asyncio::RunOptions().loop(
+        asyncio::LoopOptions().system_calls(asyncio::testing::Faults::table()));
+    EXPECT_THROW(asyncio::run(greet(), options), std::system_error);
+    EXPECT_EQ(faults.fired(), 1);
 }
 
 asyncio::Coro<std::vector<std::string>> parse(std::string text) {

@@ -225,9 +225,14 @@ struct LoopCore {
     TaskBase* current_task = nullptr;
     Runnable* tasks = nullptr;               // those that are not done; each unlinks itself
     std::unique_ptr<LoopExtra> task_factory; // null: tasks are made as usual
+    std::unique_ptr<LoopExtra> io;           // what sockets share; null: there were none
     std::uint64_t last_done_callback = 0;
     std::uint32_t references = 1; // futures and handles may outlive the loop's owner
     std::unique_ptr<ShutdownStep> shutdown_steps[shutdown_stages]; // null: there is nothing to do
+    std::unique_ptr<LoopExtra> resolver;                           // null: no name was looked up
+    // Work of threads that somebody waits for, and whose end comes by the door: it takes no virtual
+    // time.
+    std::size_t outside_jobs = 0;
 };
 
 struct CloseLoop {
@@ -427,6 +432,7 @@ class ASYNCIO_API EventLoop {
     }
 
     // For the floors above.
+    Backend& backend_while_closing() const noexcept { return *backend_; }
     detail::LoopCore& core() noexcept { return core_; }
     void retain() noexcept { ++core_.references; }
     void release() noexcept {
@@ -549,6 +555,7 @@ class ASYNCIO_API EventLoop {
     std::uint8_t turn_flags_ = 0;
     bool closed_ = false;
     bool guarded_ = false; // closed, or in debug mode
+    bool jumps_ = false;   // the clock does
     detail::ThreadDoor door_;
     Clock* clock_;
     std::unique_ptr<Backend> backend_;

@@ -8,6 +8,9 @@
 
 #include <asyncio/detail/config.hpp>
 
+#include <cstddef>
+#include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -104,6 +107,41 @@ class ASYNCIO_API TimeoutError : public std::runtime_error {
     TimeoutError(const TimeoutError&) noexcept;
     TimeoutError& operator=(const TimeoutError&) noexcept;
     ~TimeoutError() override;
+};
+
+// The peer ended before all was there that a read has asked for. (asyncio.IncompleteReadError)
+class ASYNCIO_API IncompleteReadError : public std::runtime_error {
+  public:
+    // `expected`: how many bytes; nothing if that was not known, as with a separator.
+    IncompleteReadError(std::string partial, std::optional<std::size_t> expected);
+    IncompleteReadError(const IncompleteReadError&) noexcept;
+    IncompleteReadError& operator=(const IncompleteReadError&) noexcept;
+    ~IncompleteReadError() override;
+
+    // What was there; the stream has it no more. (IncompleteReadError.partial)
+    const std::string& partial() const noexcept { return *partial_; }
+    // (IncompleteReadError.expected)
+    std::optional<std::size_t> expected() const noexcept { return expected_; }
+
+  private:
+    std::shared_ptr<const std::string> partial_;
+    std::optional<std::size_t> expected_;
+};
+
+// A separator was not found within the stream's limit. What was received is still there.
+// (asyncio.LimitOverrunError)
+class ASYNCIO_API LimitOverrunError : public std::runtime_error {
+  public:
+    LimitOverrunError(const std::string& message, std::size_t consumed);
+    LimitOverrunError(const LimitOverrunError&) noexcept;
+    LimitOverrunError& operator=(const LimitOverrunError&) noexcept;
+    ~LimitOverrunError() override;
+
+    // How many bytes can be read without losing a separator. (LimitOverrunError.consumed)
+    std::size_t consumed() const noexcept { return consumed_; }
+
+  private:
+    std::size_t consumed_;
 };
 
 ASYNCIO_END_NAMESPACE

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
+#include <asyncio/exceptions.hpp>
 #include <asyncio/kernel/backend.hpp>
 
 #include <cerrno>
+#include <pthread.h>
 #include <string>
 #include <sys/eventfd.h>
 #include <system_error>
 #include <unordered_map>
+#include <vector>
 
 ASYNCIO_BEGIN_NAMESPACE
 
@@ -17,9 +20,16 @@ namespace {
     throw std::system_error(error, std::generic_category(), what);
 }
 
+// How many forks lie between the first process and this one.
+int generation = 0;
+
 class EpollBackend final : public Backend {
   public:
-    explicit EpollBackend(const SystemCalls& calls) : calls_(calls) {
+    explicit EpollBackend(const SystemCalls& calls) : Backend(calls) {
+        static const int child_is_another =
+            ::pthread_atfork(nullptr, nullptr, [] { ++generation; });
+        static_cast<void>(child_is_another);
+        generation_ = generation;
         epoll_ = calls_.epoll_create1(EPOLL_CLOEXEC);
         if (epoll_ < 0) fail(errno, "epoll_create1");
         wake_ = calls_.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -29,7 +39,7 @@ class EpollBackend final : public Backend {
             fail(error, "eventfd");
         }
         // Edge-triggered: a wake-up is seen once and the counter need never be read back.
-        epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.fd = wake_}};
+        epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.u64 = number(wake_)}};
         if (calls_.epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) != 0) {
             const int error = errno;
             calls_.close(wake_);
@@ -57,6 +67,7 @@ class EpollBackend final : public Backend {
             forget(descriptor);
             return;
         }
+        if (is_attached(descriptor)) throw_in_use(descriptor);
         const auto [entry, is_new] = watched_.try_emplace(descriptor);
         const std::uint32_t events = (reader != nullptr ? std::uint32_t{EPOLLIN} : 0U) |
                                      (writer != nullptr ? std::uint32_t{EPOLLOUT} : 0U);
@@ -67,12 +78,27 @@ class EpollBackend final : public Backend {
             fail(error, what);
         }
         entry->second = {reader, writer};
-        watched_count_ = watched_.size();
+        if (is_new) ++watched_count_;
     }
 
-    void wait(std::int64_t timeout_ns, detail::ReadyQueue& ready) override {
-        const int count = wait_for_events(timeout_ns);
-        if (count != 0) found(count, ready);
+    void attach(int descriptor, detail::Edges& edges) override {
+        const auto index = static_cast<std::size_t>(descriptor);
+        if (watched_.contains(descriptor) || is_attached(descriptor)) throw_in_use(descriptor);
+        if (index >= attached_.size()) attached_.resize(index + index / 2 + 16);
+        epoll_event event{.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                          .data = {.ptr = &edges}};
+        if (calls_.epoll_ctl(epoll_, EPOLL_CTL_ADD, descriptor, &event) != 0) {
+            fail(errno, "watching descriptor " + std::to_string(descriptor));
+        }
+        attached_[index] = true;
+        ++watched_count_;
+    }
+
+    void detach(int descriptor) noexcept override {
+        attached_[static_cast<std::size_t>(descriptor)] = false;
+        --watched_count_;
+        // Not left to close(): the socket may live on in a copy of the descriptor, in a child.
+        remove(descriptor);
     }
 
     void wake() noexcept override {
@@ -90,20 +116,48 @@ class EpollBackend final : public Backend {
     }
 
   private:
+    // How an event tells a descriptor that is watched from Edges, whose address is even.
+    static std::uint64_t number(int descriptor) noexcept {
+        return static_cast<std::uint64_t>(descriptor) << 1 | 1;
+    }
+    bool is_attached(int descriptor) const noexcept {
+        const auto index = static_cast<std::size_t>(descriptor);
+        return index < attached_.size() && attached_[index];
+    }
+    [[noreturn]] static void throw_in_use(int descriptor) {
+        throw RuntimeError("descriptor " + std::to_string(descriptor) +
+                           " is in use already, by a socket, a stream or a transport, or by "
+                           "add_reader() or add_writer()");
+    }
+
     struct Watchers {
         Watcher* reader = nullptr;
         Watcher* writer = nullptr;
     };
 
-    void found(int count, detail::ReadyQueue& ready) override {
+    void tell_each(int count, detail::ReadyQueue& ready) override {
         if (count < 0) {
             if (errno == EINTR) return;
             fail(errno, "epoll_wait");
         }
-        for (int i = 0; i < count; ++i) {
-            const epoll_event& event = events_[i];
-            if (event.data.fd == wake_) continue;
-            const auto entry = watched_.find(event.data.fd);
+        for (const epoll_event *next = events_, *end = events_ + count; next != end; ++next) {
+            const epoll_event& event = *next;
+            if ((event.data.u64 & 1) == 0) [[likely]] {
+                // An error is told to both, who learn it from their own calls; it ends nothing by
+                // itself: a socket of datagrams goes on, and a reset hangs up as well.
+                auto& edges = *static_cast<detail::Edges*>(event.data.ptr);
+                const std::uint32_t events = event.events;
+                if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+                    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLPRI)) != 0) [[unlikely]] {
+                        edges.reads_on = true;
+                        if ((events & (EPOLLRDHUP | EPOLLHUP)) != 0) edges.hangup = true;
+                    }
+                    edges.became_readable(ready);
+                }
+                if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) edges.became_writable(ready);
+                continue;
+            }
+            const auto entry = watched_.find(static_cast<int>(event.data.u64 >> 1));
             if (entry == watched_.end()) continue;
             // An error or a hang-up is told to both, who learn it from their own calls.
             if ((event.events & ~std::uint32_t{EPOLLOUT}) != 0 && entry->second.reader != nullptr) {
@@ -115,8 +169,8 @@ class EpollBackend final : public Backend {
         }
     }
 
-    int wait_for_events(std::int64_t timeout_ns) {
-        if (timeout_ns > 0 && has_pwait2_) {
+    int wait_for(std::int64_t timeout_ns) override {
+        if (has_pwait2_) {
             const timespec timeout{.tv_sec = timeout_ns / 1'000'000'000,
                                    .tv_nsec = timeout_ns % 1'000'000'000};
             const int count = calls_.epoll_pwait2(epoll_, events_, capacity, &timeout, nullptr);
@@ -124,20 +178,16 @@ class EpollBackend final : public Backend {
             if (count >= 0 || (errno != ENOSYS && errno != EPERM)) return count;
             has_pwait2_ = false;
         }
-        int timeout_ms = timeout_ns < 0 ? -1 : 0;
-        if (timeout_ns > 0) {
-            constexpr std::int64_t most = 86'400'000; // a day; the loop comes round again
-            const std::int64_t rounded =
-                timeout_ns / 1'000'000 + (timeout_ns % 1'000'000 != 0 ? 1 : 0);
-            timeout_ms = static_cast<int>(rounded < most ? rounded : most);
-        }
-        return calls_.epoll_wait(epoll_, events_, capacity, timeout_ms);
+        constexpr std::int64_t most = 86'400'000; // a day; the loop comes round again
+        const std::int64_t rounded = timeout_ns / 1'000'000 + (timeout_ns % 1'000'000 != 0 ? 1 : 0);
+        return calls_.epoll_wait(epoll_, events_, capacity,
+                                 static_cast<int>(rounded < most ? rounded : most));
     }
 
     // 0 or an errno. A descriptor that was closed without being forgotten has left epoll by itself,
     // and its number may have come back: then what the table believes is put right.
     int control(int operation, int descriptor, std::uint32_t events) noexcept {
-        epoll_event event{.events = events, .data = {.fd = descriptor}};
+        epoll_event event{.events = events, .data = {.u64 = number(descriptor)}};
         if (calls_.epoll_ctl(epoll_, operation, descriptor, &event) == 0) return 0;
         if (operation == EPOLL_CTL_MOD && errno == ENOENT) {
             operation = EPOLL_CTL_ADD;
@@ -153,17 +203,24 @@ class EpollBackend final : public Backend {
         const auto entry = watched_.find(descriptor);
         if (entry == watched_.end()) return;
         watched_.erase(entry);
-        watched_count_ = watched_.size();
-        // Fails if the descriptor is closed already, which is as good.
+        --watched_count_;
+        remove(descriptor);
+    }
+
+    // Fails if the descriptor is closed already, which is as good. Not in a forked child, which
+    // has a copy of the descriptor and of this, but shares the epoll itself with its parent.
+    void remove(int descriptor) noexcept {
+        if (generation_ != generation) return;
         epoll_event unused{};
         calls_.epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, &unused);
     }
 
-    const SystemCalls& calls_;
     int epoll_ = -1;
     int wake_ = -1;
+    int generation_ = 0;
     bool has_pwait2_ = true;
     std::unordered_map<int, Watchers> watched_;
+    std::vector<bool> attached_; // by descriptor
     static constexpr int capacity = 256;
     epoll_event events_[capacity]; // what one wait() finds
 };

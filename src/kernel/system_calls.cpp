@@ -30,6 +30,45 @@ constexpr SystemCalls real_calls = {
     .read = &::read,
     .write = &::write,
     .close = &::close,
+    .socket = [](int family, int type, int protocol) { return ::socket(family, type, protocol); },
+    .socketpair =
+        [](int family, int type, int protocol, int* descriptors) {
+            return ::socketpair(family, type, protocol, descriptors);
+        },
+    .bind = [](int descriptor, const sockaddr* address,
+               socklen_t size) { return ::bind(descriptor, address, size); },
+    .listen = [](int descriptor, int backlog) { return ::listen(descriptor, backlog); },
+    .accept4 = [](int descriptor, sockaddr* address, socklen_t* size,
+                  int flags) { return ::accept4(descriptor, address, size, flags); },
+    .connect = [](int descriptor, const sockaddr* address,
+                  socklen_t size) { return ::connect(descriptor, address, size); },
+    .shutdown = [](int descriptor, int how) { return ::shutdown(descriptor, how); },
+    .getsockname = [](int descriptor, sockaddr* address,
+                      socklen_t* size) { return ::getsockname(descriptor, address, size); },
+    .getpeername = [](int descriptor, sockaddr* address,
+                      socklen_t* size) { return ::getpeername(descriptor, address, size); },
+    .getsockopt =
+        [](int descriptor, int level, int option, void* value, socklen_t* size) {
+            return ::getsockopt(descriptor, level, option, value, size);
+        },
+    .setsockopt =
+        [](int descriptor, int level, int option, const void* value, socklen_t size) {
+            return ::setsockopt(descriptor, level, option, value, size);
+        },
+    .recv = &::recv,
+    .recvmsg = &::recvmsg,
+    .recvmmsg =
+        [](int descriptor, mmsghdr* messages, unsigned int count, int flags, timespec* timeout) {
+            return ::recvmmsg(descriptor, messages, count, flags, timeout);
+        },
+    .send = &::send,
+    .sendmsg = &::sendmsg,
+    .sendmmsg = [](int descriptor, mmsghdr* messages, unsigned int count,
+                   int flags) { return ::sendmmsg(descriptor, messages, count, flags); },
+    .pthread_create = &::pthread_create,
+    .getaddrinfo = &::getaddrinfo,
+    .freeaddrinfo = &::freeaddrinfo,
+    .getnameinfo = &::getnameinfo,
 };
 
 } // namespace

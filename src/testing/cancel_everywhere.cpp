@@ -2,6 +2,7 @@
 #include <asyncio/testing/cancel_everywhere.hpp>
 #include <asyncio/testing/virtual_time.hpp>
 
+#include <cstdint>
 #include <exception>
 #include <string>
 
@@ -40,11 +41,21 @@ std::string place_of(const Task<>& task) {
     return "at " + chain.front().text() + " in " + chain.front().function();
 }
 
+// How long the kernel may take, in real time, if nothing but descriptors is waited for.
+constexpr std::int64_t patience_ns = 10'000'000'000;
+
 // One turn, in which time jumps if nothing else is to be done. False if nothing ever will be.
 bool run_a_turn(EventLoop& loop, VirtualClock& clock) {
-    if (loop.core().ready.empty()) {
-        if (loop.core().timers.empty()) return false;
-        clock.jump_to(loop.core().timers.earliest()->when_ns);
+    asyncio::detail::ReadyQueue& ready = loop.core().ready;
+    const bool watches = loop.backend().watches_any();
+    if (ready.empty() && watches) loop.backend().wait(0, ready);
+    if (ready.empty()) {
+        if (!loop.core().timers.empty()) {
+            clock.jump_to(loop.core().timers.earliest()->when_ns);
+        } else {
+            if (watches) loop.backend().wait(patience_ns, ready);
+            if (ready.empty()) return false;
+        }
     }
     loop.stop();
     loop.run_forever();
@@ -90,7 +101,11 @@ bool CancelRuns::run_with_cancel_in(int turn) {
             cancelled = task.cancel("cancel_everywhere");
         }
         if (!run_a_turn(*loop, clock)) {
-            fail("hangs: it is not done, nothing is ready and no timer is armed" + left());
+            fail("hangs: it is not done, nothing is ready and no timer is armed" +
+                 std::string(loop->backend().watches_any()
+                                 ? ", and no descriptor has become ready in 10 seconds"
+                                 : "") +
+                 left());
         }
         if (turns >= options_.most_turns()) {
             fail("is not done after " + std::to_string(turns) + " turns" + left());

@@ -8,7 +8,10 @@
 #include <cerrno>
 #include <cstdint>
 #include <ctime>
+#include <netdb.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 namespace {
@@ -40,6 +43,27 @@ constexpr asyncio::SystemCalls fast_calls = {
     .read = &::read,
     .write = &::write,
     .close = &::close,
+    .socket = &::socket,
+    .socketpair = &::socketpair,
+    .bind = &::bind,
+    .listen = &::listen,
+    .accept4 = &::accept4,
+    .connect = &::connect,
+    .shutdown = &::shutdown,
+    .getsockname = &::getsockname,
+    .getpeername = &::getpeername,
+    .getsockopt = &::getsockopt,
+    .setsockopt = &::setsockopt,
+    .recv = &::recv,
+    .recvmsg = &::recvmsg,
+    .recvmmsg = &::recvmmsg,
+    .send = &::send,
+    .sendmsg = &::sendmsg,
+    .sendmmsg = &::sendmmsg,
+    .pthread_create = &::pthread_create,
+    .getaddrinfo = &::getaddrinfo,
+    .freeaddrinfo = &::freeaddrinfo,
+    .getnameinfo = &::getnameinfo,
 };
 
 } // namespace

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <asyncio/detail/operation.hpp>
+#include <asyncio/kernel/edges.hpp>
 #include <asyncio/kernel/system_calls.hpp>
 
 #include <cstddef>
@@ -37,30 +38,46 @@ class ASYNCIO_API Backend {
     // never throws.
     virtual void watch(int descriptor, Watcher* reader, Watcher* writer) = 0;
 
+    // Watches both directions at their edges, by one registration until detach(): what is not used
+    // up is not told of again. A descriptor is either attached or watched, not both: throws
+    // RuntimeError then, and std::system_error if the kernel cannot watch it.
+    virtual void attach(int descriptor, detail::Edges& edges) = 0;
+    // Before the descriptor is closed. Requires: attached.
+    virtual void detach(int descriptor) noexcept = 0;
+
+    const SystemCalls& calls() const noexcept { return calls_; }
+
     // True if a descriptor is watched, other than the loop's own for wake().
     bool watches_any() const noexcept { return watched_count_ != 0; }
 
     // Waits until a watched descriptor is ready, wake() was called, a signal came, or `timeout_ns`
     // have passed (0: does not wait; no_timeout: no bound); never earlier without one of these
-    // reasons. Tells the watchers: for each descriptor the reader, then the writer.
-    virtual void wait(std::int64_t timeout_ns, detail::ReadyQueue& ready) = 0;
-    // wait(0, ready), for a turn that only looks: inline, since each return behind a system call is
-    // dear.
-    void poll(detail::ReadyQueue& ready) {
-        const int count = poll_(poll_descriptor_, poll_events_, poll_capacity_, 0);
-        if (count != 0) [[unlikely]] {
-            found(count, ready);
-        }
+    // reasons. Gives what tell() is to be called with next, before anything else is waited for.
+    // Inline for the two that a busy loop makes, since each call is dear.
+    int wait(std::int64_t timeout_ns) {
+        if (timeout_ns <= 0) [[likely]]
+            return poll_(poll_descriptor_, poll_events_, poll_capacity_, timeout_ns < 0 ? -1 : 0);
+        return wait_for(timeout_ns);
     }
+    // Tells those who watch: for each descriptor who reads, then who writes. Throws if the wait has
+    // failed; errno must still be as it was.
+    void tell(int found, detail::ReadyQueue& ready) {
+        if (found != 0) tell_each(found, ready);
+    }
+    void wait(std::int64_t timeout_ns, detail::ReadyQueue& ready) { tell(wait(timeout_ns), ready); }
 
     // Any thread, and in a signal handler: makes a wait() that is under way, or the next one,
     // return. Keeps to what signal-safety(7) allows; may change errno.
     virtual void wake() noexcept = 0;
 
   protected:
-    // What poll_() has found, or -1 with errno: tells the watchers, or throws.
-    virtual void found(int count, detail::ReadyQueue& ready) = 0;
+    explicit Backend(const SystemCalls& calls) noexcept : calls_(calls) {}
 
+    // For a time, which is more than 0.
+    virtual int wait_for(std::int64_t timeout_ns) = 0;
+    virtual void tell_each(int found, detail::ReadyQueue& ready) = 0;
+
+    const SystemCalls& calls_;
     std::size_t watched_count_ = 0;
     // epoll_wait, and what it is called with.
     int (*poll_)(int, epoll_event*, int, int) = nullptr;

@@ -13,7 +13,9 @@
 // CancelOptions::may_leave_tasks), report nothing to the exception handler, and destroy its
 // locals: a body that takes a LeakToken copies that into what must be destroyed.
 //
-// What the body waits for must be done by tasks and timers of its own loop: there is nobody else.
+// What the body waits for must be done by tasks, timers and descriptors of its own loop: other
+// threads are not waited for. A body that waits for descriptors alone does so in real time, for at
+// most 10 seconds.
 #pragma once
 
 #include <asyncio/tasks.hpp>

@@ -7,8 +7,9 @@
 //
 // If nothing is ready, no timer is armed and no descriptor is watched, nothing can ever happen
 // again: then the run throws DeadlockError, which lists the tasks that wait, instead of hanging.
-// Other threads are not seen: one that is still to call call_soon_threadsafe() does not keep a loop
-// from that, so use the real clock where threads take part.
+// While a task waits for a thread of the library's own (a look-up by getaddrinfo()), time stands
+// still. Other threads are not seen: one that is still to call call_soon_threadsafe() does not keep
+// a loop from that, so use the real clock where such threads take part.
 #pragma once
 
 #include <asyncio/clock.hpp>

@@ -1,0 +1,3 @@
+module asyncio.bench/servers
+
+go 1.19

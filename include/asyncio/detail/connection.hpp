@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: MIT
+// One connection, as streams and transports share it: reading, writing, water marks, TLS, closing.
+//
+// Data is read when somebody wants it, and not before: what nobody reads stays in the kernel, and
+// holds the peer back. What is written goes out at once, as far as the kernel takes it; the rest is
+// kept, and goes out as the kernel takes more, also after close(). Closing ends reading at once and
+// writing in order: what is kept, then the close_notify of TLS and the peer's, then the descriptor.
+#pragma once
+
+#include <asyncio/address.hpp>
+#include <asyncio/bytes.hpp>
+#include <asyncio/detail/byte_buffer.hpp>
+#include <asyncio/detail/channel.hpp>
+#include <asyncio/detail/frame_pool.hpp>
+#include <asyncio/detail/tls.hpp>
+#include <asyncio/detail/waiting.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
+
+ASYNCIO_BEGIN_NAMESPACE
+namespace detail {
+
+// The connections of one server.
+class ConnectionList;
+
+// Closes a descriptor, unless somebody takes it before.
+class ASYNCIO_API OwnedDescriptor {
+  public:
+    explicit OwnedDescriptor(int number) noexcept : number_(number) {}
+    OwnedDescriptor(const OwnedDescriptor&) = delete;
+    OwnedDescriptor& operator=(const OwnedDescriptor&) = delete;
+    ~OwnedDescriptor();
+    int take() noexcept { return std::exchange(number_, -1); }
+
+  private:
+    int number_;
+};
+
+class ASYNCIO_API Connection : public Channel, public Pooled {
+  public:
+    void retain() noexcept { ++references_; }
+    void release() noexcept {
+        if (--references_ == 0) delete this;
+    }
+
+    // --- reading ---
+
+    enum class Got : std::uint8_t {
+        data,
+        blocked, // nothing now: wait for the channel to be readable
+        end,     // nothing more: the peer has ended, or this side has closed
+        failed,  // read_error() says why
+    };
+    // More into received(). Throws std::bad_alloc.
+    Got fill(std::size_t at_least = 1);
+    // At least a byte into `into`, from received() if there is something, else without a detour.
+    // Requires: `into` is not empty.
+    Got read_into(std::span<char> into, std::size_t& count) {
+        if (received_.empty() && reads_plainly_) [[likely]]
+            return receive(into, count);
+        return read_slowly(into, count);
+    }
+    // A read would not have to wait, as far as is known without a system call.
+    bool may_have_more() const noexcept {
+        return believed(Direction::read) || !received_.empty() ||
+               (tls_ != nullptr && tls_may_have_more_);
+    }
+    // The same in the case that is the way of every message: nothing is kept, and the kernel has
+    // something. False: there is nothing, or another case; read_into() or fill() tells.
+    bool receive_now(std::span<char> into, std::size_t& count) {
+        if (!received_.empty() || !reads_plainly_) [[unlikely]]
+            return false;
+        return receive(into, count) == Got::data;
+    }
+    bool fill_now() {
+        if (!received_.empty() || !reads_plainly_) [[unlikely]]
+            return false;
+        std::size_t count = 0;
+        if (receive(received_.room(io(), 1), count) != Got::data) return false;
+        received_.filled(count);
+        return true;
+    }
+    ByteBuffer<Io>& received() noexcept { return received_; }
+    // Nothing is there, and a read would not get anything before an edge comes.
+    bool must_wait_to_read() const noexcept {
+        return received_.empty() && !believed(Direction::read) && reads_plainly_;
+    }
+    // Nothing is left, and nothing will come.
+    bool at_end() const noexcept {
+        return received_.empty() && (peer_ended_ || closing_ || read_error_ != nullptr);
+    }
+    const std::exception_ptr& read_error() const noexcept { return read_error_; }
+    // Before waiting: gives back memory that is not needed.
+    void about_to_wait() noexcept {
+        if (received_.is_idle()) received_.release(is_attached() ? &io() : nullptr);
+    }
+
+    // --- writing ---
+
+    // Sends, or keeps, all of it. After close() or a failure it is dropped; after write_eof(), or
+    // while the handshake of TLS is under way, throws RuntimeError. Throws std::bad_alloc.
+    void write(std::string_view data);
+    void write(std::span<const ReadableBytes> parts);
+    // Ends our side once everything is sent: the peer reads to its end, and may go on sending.
+    // Throws RuntimeError with TLS, which has no such thing.
+    void write_eof();
+    bool can_write_eof() const noexcept { return tls_ == nullptr; }
+    bool has_written_eof() const noexcept { return eof_wanted_; }
+
+    // What is kept because the kernel would not take it.
+    std::size_t write_buffer_size() const noexcept {
+        return kept_.size() + (tls_ != nullptr ? tls_->output().size() : 0);
+    }
+    bool is_writing_paused() const noexcept { return paused_; }
+    // drain() has neither to wait nor to complain.
+    bool is_drained() const noexcept { return !paused_ && !complains_; }
+    // Pausing: above `high`; resuming: not above `low`. Throws ValueError unless high >= low.
+    void set_write_buffer_limits(std::optional<std::size_t> high, std::optional<std::size_t> low);
+    std::size_t low_water() const noexcept { return low_water_; }
+    std::size_t high_water() const noexcept { return high_water_; }
+    // Why writing has failed; null if it has not.
+    const std::exception_ptr& write_error() const noexcept { return write_error_; }
+
+    // --- closing ---
+
+    void close() noexcept;
+    // Drops what is kept, and closes in the next turn.
+    void abort(std::exception_ptr why = nullptr) noexcept;
+    bool is_closing() const noexcept { return closing_; }
+    // The descriptor is closed.
+    bool is_lost() const noexcept { return lost_; }
+    // Why it was lost; null if that was in order.
+    const std::exception_ptr& loss() const noexcept { return loss_; }
+
+    // --- TLS ---
+
+    // From now on everything goes through the session, beginning with what was received already and
+    // nobody has read. What is kept unsent still goes out before, as it is.
+    void start_tls(std::unique_ptr<TlsSession> session, Delay shutdown_timeout);
+    // Goes on with the handshake. data: it is done.
+    Got handshake();
+    TlsSession* tls() const noexcept { return tls_.get(); }
+
+    // --- about it ---
+
+    const Address& peername() const noexcept { return peer_; }
+    Address sockname() const;
+    // -1 once it is lost.
+    int descriptor() const noexcept { return descriptor_; }
+
+    // In a server's list.
+    void join(ConnectionList& list) noexcept;
+
+  protected:
+    // Takes over the descriptor of a connected stream socket. Throws what attaching does; then it
+    // is closed.
+    Connection(EventLoop& loop, int descriptor, const Address& peer);
+    ~Connection() override;
+
+    // Hooks. None of them is called before the constructor has returned.
+    virtual void writing_paused() {}
+    virtual void writing_resumed() {}
+    // The kernel takes nothing more; write_error() says why. Default: abort().
+    virtual void writing_failed() noexcept;
+    // close() or abort() was called: nothing is read any more.
+    virtual void reading_stopped() noexcept {}
+    // The descriptor is about to be closed, and nothing else happens any more. Called once, in a
+    // turn of its own; not if the loop closes.
+    virtual void connection_lost() {}
+    // The loop is closed, and the descriptor with it.
+    virtual void dropped() noexcept {}
+
+  private:
+    // Waits to write on, and comes up once to end it all.
+    class Sender final : public ChannelWaiter {
+      public:
+        explicit Sender(Connection& c) noexcept : connection(c) {}
+        void wait() noexcept;
+        void come_up_soon() noexcept;
+        void run() override;
+        void discard() noexcept override;
+        CancelOutcome try_cancel() noexcept override { return CancelOutcome::already_done; }
+        Connection& connection;
+    };
+    // Waits for the peer's close_notify, for a time.
+    class Closer final : public ChannelWaiter, public Timed {
+      public:
+        explicit Closer(Connection& c) noexcept : connection(c) {}
+        void begin(Delay timeout);
+        void end() noexcept;
+        void run() override;
+        void discard() noexcept override;
+        CancelOutcome try_cancel() noexcept override { return CancelOutcome::already_done; }
+        Connection& connection;
+
+      private:
+        void timed_out() override;
+    };
+
+    // What goes out next: with TLS, first what was written before it began.
+    std::string_view unsent() const noexcept {
+        return tls_ != nullptr && kept_.empty() ? tls_->output() : kept_.view();
+    }
+    void take_unsent(std::size_t count) noexcept;
+    bool refuses_data() noexcept;
+    void send_unsent() noexcept;
+    void after_write();
+    void update_water_marks();
+    void went_wrong(int error) noexcept;
+    void read_failed(std::exception_ptr error) noexcept;
+    void write_failed(std::exception_ptr error) noexcept;
+    void stop_using() noexcept;
+    void advance_close() noexcept;
+    void lose() noexcept;
+    void loop_closed() noexcept override;
+    void close_descriptor() noexcept;
+    // From the kernel.
+    Got receive(std::span<char> into, std::size_t& count) {
+        if (!believed(Direction::read)) return Got::blocked;
+        const ssize_t result = io().calls().recv(descriptor_, into.data(), into.size(), 0);
+        if (result <= 0) [[unlikely]]
+            return nothing_received(into, count, result);
+        count = static_cast<std::size_t>(result);
+        if (count < into.size() && short_read_is_the_end_) read_short();
+        return Got::data;
+    }
+    Got nothing_received(std::span<char> into, std::size_t& count, ssize_t result);
+    Got read_slowly(std::span<char> into, std::size_t& count);
+    void write_slowly(std::string_view data);
+    void keep_rest(std::string_view data, ssize_t sent);
+    void cut_off(bool has_begun) noexcept;
+    Got read_tls(std::span<char> into, std::size_t& count);
+    // As many records as there is room for, from what was fed and then from `ciphertext`.
+    TlsSession::Status read_records(std::span<char> into, std::size_t& count,
+                                    std::string_view ciphertext);
+    // A block's worth of ciphertext from the kernel. data: go on, at the end too.
+    Got receive_ciphertext(std::span<char> block, std::size_t& count);
+    // The same, to the session.
+    Got feed_tls();
+
+    int descriptor_;
+    std::uint32_t references_ = 1;
+    Address peer_;
+    bool short_read_is_the_end_;
+    bool reads_plainly_ = true;  // no TLS, and neither ended, closed nor failed
+    bool writes_plainly_ = true; // the same of writing
+    bool complains_ = false;     // closing, or failed
+    bool peer_ended_ = false;
+    bool eof_wanted_ = false; // write_eof() was called
+    bool eof_sent_ = false;
+    bool paused_ = false;
+    bool closing_ = false;
+    bool finishing_ = false; // nothing but lose() is to come
+    bool lost_ = false;
+    bool shutdown_begun_ = false; // of TLS
+    bool tcp_ended_ = false;      // below TLS
+    bool handshake_over_ = false; // of TLS, and it has not failed
+    bool tls_may_have_more_ = true;
+    std::uint8_t dropped_writes_ = 0;
+    ByteBuffer<Io> received_;
+    ByteBuffer<Io> kept_;
+    std::size_t high_water_ = 64 * 1024;
+    std::size_t low_water_ = 16 * 1024;
+    std::exception_ptr read_error_;
+    std::exception_ptr write_error_;
+    std::exception_ptr loss_;
+    std::unique_ptr<TlsSession> tls_;
+    Delay shutdown_timeout_{0};
+    Sender sender_{*this};
+    Closer closer_{*this};
+
+    friend class ConnectionList;
+    ConnectionList* list_ = nullptr;
+    Connection* next_in_list_ = nullptr;
+    Connection* previous_in_list_ = nullptr;
+};
+
+class ASYNCIO_API ConnectionList {
+  public:
+    ConnectionList() = default;
+    ConnectionList(const ConnectionList&) = delete;
+    ConnectionList& operator=(const ConnectionList&) = delete;
+
+    bool empty() const noexcept { return first_ == nullptr; }
+    // Calls visit(connection) for each; it may close them.
+    template <class Visit> void for_each(Visit visit) {
+        for (Connection* connection = first_; connection != nullptr;) {
+            Connection* next = connection->next_in_list_;
+            visit(*connection);
+            connection = next;
+        }
+    }
+
+  protected:
+    virtual ~ConnectionList();
+    // The last one has left it.
+    virtual void became_empty() noexcept = 0;
+
+  private:
+    friend class Connection;
+    void leave(Connection& connection) noexcept;
+
+    Connection* first_ = nullptr;
+};
+
+} // namespace detail
+ASYNCIO_END_NAMESPACE

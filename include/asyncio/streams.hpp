@@ -1,0 +1,755 @@
+// SPDX-License-Identifier: MIT
+// Streams: connections to read from and to write to.
+//
+//     auto streams = co_await asyncio::open_connection("example.org", 80);
+//     auto& [reader, writer] = streams;
+//     writer.write("GET / HTTP/1.0\r\nHost: example.org\r\n\r\n");
+//     co_await writer.drain();
+//     std::string status = co_await reader.readline();
+//     writer.close();
+//     co_await writer.wait_closed();
+//
+// and a server:
+//
+//     asyncio::Coro<> handle(asyncio::StreamReader reader, asyncio::StreamWriter writer) {
+//         while (auto line = co_await reader.next()) {
+//             writer.write(*line);
+//             co_await writer.drain();
+//         }
+//     }
+//     auto server = co_await asyncio::start_server(handle, "127.0.0.1", 8080);
+//     co_await server.serve_forever();
+//
+// Reader and writer are handles of one connection: copies mean the same one. It is closed by
+// close(), or when its last writer is gone; what was written before still goes out then. Data is
+// read when it is asked for, so that a peer which sends faster than anybody reads is held back by
+// the kernel. Any await may be cancelled, and no byte that was received is lost by it.
+// (asyncio.streams)
+#pragma once
+
+#include <asyncio/bytes.hpp>
+#include <asyncio/connections.hpp>
+#include <asyncio/coroutine.hpp>
+#include <asyncio/detail/connection.hpp>
+#include <asyncio/detail/wait_list.hpp>
+#include <asyncio/exceptions.hpp>
+#include <asyncio/extra_info.hpp>
+#include <asyncio/server.hpp>
+#include <asyncio/tasks.hpp>
+
+#include <concepts>
+#include <coroutine>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <source_location>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+ASYNCIO_BEGIN_NAMESPACE
+
+namespace detail {
+
+// What a StreamReader and a StreamWriter point to.
+class ASYNCIO_API StreamState final : public Connection {
+  public:
+    StreamState(EventLoop& loop, int descriptor, const Address& peer, std::size_t limit)
+        : Connection(loop, descriptor, peer), limit_(limit) {}
+
+    std::size_t limit() const noexcept { return limit_; }
+    // Of start_tls(): who is the client, and whom it has connected to.
+    void connected_to(std::string host) { host_ = std::move(host); }
+    void came_to_server() noexcept { is_server_ = true; }
+    const std::string& host() const noexcept { return host_; }
+    bool is_server() const noexcept { return is_server_; }
+    void add_writer() noexcept { ++writers_; }
+    void drop_writer() noexcept {
+        if (--writers_ == 0) close();
+    }
+    WaitList& drain_waiters() noexcept { return drain_waiters_; }
+    WaitList& end_waiters() noexcept { return end_waiters_; }
+    // The read that waits, of which there is at most one.
+    IoOperation* reader = nullptr;
+
+  private:
+    ~StreamState() override = default;
+    void writing_resumed() override { wake_all(drain_waiters_); }
+    void writing_failed() noexcept override { wake_all(drain_waiters_); }
+    void connection_lost() override {
+        wake_all(drain_waiters_);
+        wake_all(end_waiters_);
+    }
+    static void wake_all(WaitList& waiters) noexcept {
+        while (waiters.wake_next()) {
+        }
+    }
+
+    std::size_t limit_;
+    std::uint32_t writers_ = 0;
+    bool is_server_ = false;
+    std::string host_;
+    WaitList drain_waiters_;
+    WaitList end_waiters_;
+};
+
+// A read of a stream.
+class ASYNCIO_API StreamRead : public IoOperation {
+  protected:
+    explicit StreamRead(StreamState& stream) noexcept : IoOperation(stream), stream_(stream) {
+        stream.retain();
+    }
+    ~StreamRead() {
+        if (stream_.reader == this) [[unlikely]] { // it was cancelled, or its frame destroyed
+            stream_.reader = nullptr;
+        }
+        stream_.release();
+    }
+
+    enum class More : std::uint8_t { some, blocked, end };
+    // More into received(). Throws what reading has failed with.
+    More more(std::size_t at_least = 1) { return result_of(stream_.fill(at_least)); }
+    More result_of(Connection::Got got) {
+        switch (got) {
+        case Connection::Got::data:
+            return More::some;
+        case Connection::Got::blocked:
+            return More::blocked;
+        case Connection::Got::end:
+            return More::end;
+        case Connection::Got::failed:
+            break;
+        }
+        throw_read_error();
+    }
+    // At most so many bytes.
+    std::string take(std::size_t count) {
+        std::string data(stream_.received().view().substr(0, count));
+        stream_.received().consume(data.size());
+        return data;
+    }
+
+    StreamState& stream_;
+
+    [[noreturn]] ASYNCIO_COLD static void throw_second_reader(const char* name);
+
+  private:
+    [[noreturn]] ASYNCIO_COLD void throw_read_error() const;
+};
+
+// Derived: read(), as attempt(); needs_data(), that it cannot be done without any; and read_now(),
+// which does read() in the case that is the way of every message: nothing is kept, and the kernel
+// has something. False: it has done nothing.
+template <class Op, class T> class ASYNCIO_API StreamReadOf : public StreamRead {
+  public:
+    bool await_ready() noexcept {
+        // Nothing is there, and nothing will come before an edge: the common case of a server.
+        if (stream_.must_wait_to_read() && stream_.reader == nullptr && op().needs_data()) {
+            stream_.reader = this;
+            stream_.about_to_wait();
+            return false;
+        }
+        return is_ready();
+    }
+    T await_resume() {
+        check();
+        return op().result();
+    }
+    Result<T> take_result() {
+        if (std::exception_ptr failure = take_failure()) return Result<T>(std::move(failure));
+        return Result<T>(op().result());
+    }
+
+  protected:
+    explicit StreamReadOf(StreamState& stream) noexcept : StreamRead(stream) {}
+    ~StreamReadOf() = default;
+
+  private:
+    Op& op() noexcept { return static_cast<Op&>(*this); }
+    Attempt attempt() override;
+    // As those of IoOperation, in one piece: it is the way of every message.
+    bool go_on() noexcept;
+    void run() override;
+    void run_in_debug() override;
+};
+
+class ASYNCIO_API ReadSome final : public StreamReadOf<ReadSome, std::string> {
+  public:
+    static constexpr const char* name = "read";
+    ReadSome(StreamState* stream, std::ptrdiff_t size) noexcept
+        : StreamReadOf(*stream), size_(size) {}
+    std::string result() noexcept { return std::move(data_); }
+
+    bool needs_data() const noexcept { return size_ != 0; }
+
+  private:
+    friend class StreamReadOf;
+    Attempt read();
+    bool read_now();
+    std::ptrdiff_t size_;
+    std::string data_;
+};
+
+class ASYNCIO_API ReadInto final : public StreamReadOf<ReadInto, std::size_t> {
+  public:
+    static constexpr const char* name = "read_into";
+    ReadInto(StreamState* stream, WritableBytes buffer) noexcept
+        : StreamReadOf(*stream), buffer_(buffer) {}
+    std::size_t result() const noexcept { return count_; }
+
+    bool needs_data() const noexcept { return !buffer_.empty(); }
+
+  private:
+    friend class StreamReadOf;
+    Attempt read();
+    bool read_now() { return !buffer_.empty() && stream_.receive_now(buffer_, count_); }
+    WritableBytes buffer_;
+    std::size_t count_ = 0;
+};
+
+class ASYNCIO_API ReadExactly final : public StreamReadOf<ReadExactly, std::string> {
+  public:
+    static constexpr const char* name = "readexactly";
+    ReadExactly(StreamState* stream, std::size_t size) noexcept
+        : StreamReadOf(*stream), size_(size) {}
+    std::string result() noexcept { return std::move(data_); }
+
+    bool needs_data() const noexcept { return size_ != 0; }
+
+  private:
+    friend class StreamReadOf;
+    Attempt read();
+    bool read_now() const noexcept { return false; }
+    std::size_t size_;
+    std::string data_;
+};
+
+class ASYNCIO_API Peek final : public StreamReadOf<Peek, std::string_view> {
+  public:
+    static constexpr const char* name = "peek";
+    Peek(StreamState* stream, std::size_t at_least) noexcept
+        : StreamReadOf(*stream), at_least_(at_least) {}
+    std::string_view result() const noexcept { return stream_.received().view(); }
+
+    bool needs_data() const noexcept { return at_least_ != 0; }
+
+  private:
+    friend class StreamReadOf;
+    Attempt read();
+    bool read_now() { return at_least_ == 1 && stream_.fill_now(); }
+    std::size_t at_least_;
+};
+
+// Up to a separator: what readuntil(), readline() and next() share.
+class ASYNCIO_API UntilSearch {
+  public:
+    // One separator, or the shared start of several.
+    explicit UntilSearch(std::string_view separator) noexcept : one_(separator) {}
+    explicit UntilSearch(std::span<const std::string_view> separators) noexcept
+        : several_(separators) {}
+
+    // Not so: one of the separators is empty.
+    bool is_valid() const noexcept;
+    // Where the first separator that ends ends; npos if there is none yet. Looks at each byte about
+    // once, however they come. Throws LimitOverrunError.
+    std::size_t find(std::string_view data, std::size_t limit);
+
+  private:
+    std::span<const std::string_view> separators() const noexcept {
+        return several_.empty() ? std::span(&one_, 1) : several_;
+    }
+    std::string_view one_;
+    std::span<const std::string_view> several_;
+    std::size_t searched_ = 0;
+};
+
+class ASYNCIO_API ReadUntil final : public StreamReadOf<ReadUntil, std::string> {
+  public:
+    static constexpr const char* name = "readuntil";
+    ReadUntil(StreamState* stream, std::string_view separator) noexcept
+        : StreamReadOf(*stream), search_(separator) {}
+    ReadUntil(StreamState* stream, std::span<const std::string_view> separators) noexcept
+        : StreamReadOf(*stream), search_(separators) {}
+    std::string result() noexcept { return std::move(data_); }
+
+    bool needs_data() const noexcept { return search_.is_valid(); }
+
+  private:
+    friend class StreamReadOf;
+    Attempt read();
+    bool read_now() const noexcept { return false; }
+    UntilSearch search_;
+    std::string data_;
+};
+
+class ASYNCIO_API ReadLine final : public StreamReadOf<ReadLine, std::string> {
+  public:
+    static constexpr const char* name = "readline";
+    explicit ReadLine(StreamState* stream) noexcept : StreamReadOf(*stream), search_("\n") {}
+    std::string result() noexcept { return std::move(data_); }
+
+    bool needs_data() const noexcept { return true; }
+
+  private:
+    friend class StreamReadOf;
+    Attempt read();
+    bool read_now() const noexcept { return false; }
+    UntilSearch search_;
+    std::string data_;
+};
+
+extern template class StreamReadOf<ReadSome, std::string>;
+extern template class StreamReadOf<ReadInto, std::size_t>;
+extern template class StreamReadOf<ReadExactly, std::string>;
+extern template class StreamReadOf<Peek, std::string_view>;
+extern template class StreamReadOf<ReadUntil, std::string>;
+extern template class StreamReadOf<ReadLine, std::string>;
+
+class NextLine final {
+  public:
+    using AsyncioAwaiter = void;
+
+    explicit NextLine(StreamState* stream) noexcept : read_(stream) {}
+    bool await_ready() noexcept { return read_.await_ready(); }
+    template <std::derived_from<PromiseBase> Promise>
+    void await_suspend(std::coroutine_handle<Promise> frame,
+                       std::source_location where = std::source_location::current()) noexcept {
+        read_.await_suspend(frame, where);
+    }
+    std::optional<std::string> await_resume() { return line(read_.await_resume()); }
+    Result<std::optional<std::string>> take_result() {
+        Result<std::string> read = read_.take_result();
+        if (!read) return Result<std::optional<std::string>>(read.exception());
+        return line(std::move(*read));
+    }
+
+  private:
+    static std::optional<std::string> line(std::string&& text) {
+        if (text.empty()) return std::nullopt;
+        return std::move(text);
+    }
+
+    ReadLine read_;
+};
+
+// The handshake of TLS. Gives nothing; throws what it failed with.
+class ASYNCIO_API Handshake final : public IoOperation {
+  public:
+    explicit Handshake(Connection* connection) noexcept
+        : IoOperation(*connection), connection_(*connection) {
+        connection->retain();
+    }
+    ~Handshake() { connection_.release(); }
+    bool await_ready() noexcept { return is_ready(); }
+    void await_resume() { check(); }
+
+  private:
+    Attempt attempt() override;
+
+    Connection& connection_;
+};
+
+// drain(), while it waits.
+class ASYNCIO_API DrainWait final : public Waiter {
+  public:
+    explicit DrainWait(StreamState& stream) noexcept : Waiter(stream.drain_waiters()) {}
+
+    bool begin(TaskBase& task, std::coroutine_handle<> frame, StreamState& stream) noexcept {
+        return Waiter::begin(task, frame, stream.drain_waiters());
+    }
+    // After the wait. Null if there was nothing but a drain.
+    std::exception_ptr end();
+};
+
+// drain(). Most of the time there is nothing to wait for, and nothing is made for it.
+class ASYNCIO_API Drain {
+  public:
+    using AsyncioAwaiter = void;
+
+    explicit Drain(StreamState* stream) noexcept : stream_(*stream) {}
+    ~Drain() {
+        if (task_ != nullptr) [[unlikely]]
+            clean_up();
+    }
+    Drain(const Drain&) = delete;
+    Drain& operator=(const Drain&) = delete;
+
+    bool await_ready() const noexcept { return stream_.is_drained() && stream_.io().spend(); }
+    template <std::derived_from<PromiseBase> Promise>
+    bool await_suspend(std::coroutine_handle<Promise> frame,
+                       std::source_location where = std::source_location::current()) noexcept {
+        frame.promise().where = where;
+        return begin(*frame.promise().task, frame);
+    }
+    void await_resume() {
+        if (task_ != nullptr) [[unlikely]]
+            finish();
+    }
+    Result<void> take_result();
+
+  private:
+    bool begin(TaskBase& task, std::coroutine_handle<> frame) noexcept;
+    ASYNCIO_COLD void finish();
+    ASYNCIO_COLD void clean_up() noexcept;
+    std::exception_ptr failure();
+
+    StreamState& stream_;
+    TaskBase* task_ = nullptr; // once it has waited
+    bool waits_ = false;       // in the list, not for a turn
+    union {
+        DrainWait wait_;
+    };
+};
+
+// wait_closed().
+class ASYNCIO_API WaitClosed final : public Waiter {
+  public:
+    explicit WaitClosed(StreamState* stream) noexcept
+        : Waiter(stream->end_waiters()), stream_(*stream) {
+        stream->retain();
+    }
+    ~WaitClosed() { stream_.release(); }
+
+    bool await_ready() const noexcept { return stream_.is_lost(); }
+    void await_resume();
+    Result<void> take_result();
+
+  private:
+    std::exception_ptr failure();
+    StreamState& stream_;
+};
+
+} // namespace detail
+
+// Reads from a connection. One task at a time: a second read while one waits throws RuntimeError.
+// What is received and not asked for waits in a buffer; a read takes from there first. Once the
+// peer has ended, or this side has closed, reads give what is left, and then nothing; after a
+// failure they throw it, a std::system_error or an ssl::Error. (asyncio.StreamReader)
+class ASYNCIO_API StreamReader {
+  public:
+    StreamReader(const StreamReader& other) noexcept : state_(other.state_) { state_->retain(); }
+    StreamReader(StreamReader&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+    StreamReader& operator=(StreamReader other) noexcept {
+        std::swap(state_, other.state_);
+        return *this;
+    }
+    ~StreamReader() {
+        if (state_ != nullptr) state_->release();
+    }
+
+    // At most `size` bytes, as soon as there are some, and nothing at the end; without a size, or
+    // with a negative one, everything up to the end. (StreamReader.read)
+    detail::Deferred<detail::ReadSome, detail::StreamState*, std::ptrdiff_t>
+    read(std::ptrdiff_t size = -1) const {
+        return detail::Deferred<detail::ReadSome, detail::StreamState*, std::ptrdiff_t>(state_,
+                                                                                        size);
+    }
+    // The same into a buffer, from the kernel straight into it where that can be; gives how many
+    // bytes, 0 at the end.
+    detail::Deferred<detail::ReadInto, detail::StreamState*, WritableBytes>
+    read_into(WritableBytes buffer) const {
+        return detail::Deferred<detail::ReadInto, detail::StreamState*, WritableBytes>(state_,
+                                                                                       buffer);
+    }
+    // So many bytes. Throws IncompleteReadError if the end comes before, with what there was.
+    // (StreamReader.readexactly)
+    detail::Deferred<detail::ReadExactly, detail::StreamState*, std::size_t>
+    readexactly(std::size_t size) const {
+        return detail::Deferred<detail::ReadExactly, detail::StreamState*, std::size_t>(state_,
+                                                                                        size);
+    }
+    // Everything up to and with the separator. Throws IncompleteReadError if the end comes before,
+    // with what there was; LimitOverrunError if there is none within the limit, and the data stays.
+    // Of several separators the one counts that ends first, and of these the shortest. The
+    // separators must stay where they are until the await is over. (StreamReader.readuntil)
+    detail::Deferred<detail::ReadUntil, detail::StreamState*, std::string_view>
+    readuntil(std::string_view separator = "\n") const {
+        return detail::Deferred<detail::ReadUntil, detail::StreamState*, std::string_view>(
+            state_, separator);
+    }
+    detail::Deferred<detail::ReadUntil, detail::StreamState*, std::span<const std::string_view>>
+    readuntil(std::span<const std::string_view> separators) const {
+        return detail::Deferred<detail::ReadUntil, detail::StreamState*,
+                                std::span<const std::string_view>>(state_, separators);
+    }
+    // A line with its "\n"; at the end what is left without one, and then nothing. A line over the
+    // limit is dropped, as far as it has come, and throws ValueError. (StreamReader.readline)
+    detail::Deferred<detail::ReadLine, detail::StreamState*> readline() const {
+        return detail::Deferred<detail::ReadLine, detail::StreamState*>(state_);
+    }
+    // The same, and nothing at the end: `while (auto line = co_await reader.next())`.
+    // (async for line in reader)
+    detail::Deferred<detail::NextLine, detail::StreamState*> next() const {
+        return detail::Deferred<detail::NextLine, detail::StreamState*>(state_);
+    }
+
+    // What is in the buffer, at least so many bytes, without taking it out; less only at the end.
+    // Good until the next read or consume(). No copy is made.
+    detail::Deferred<detail::Peek, detail::StreamState*, std::size_t>
+    peek(std::size_t at_least = 1) const {
+        return detail::Deferred<detail::Peek, detail::StreamState*, std::size_t>(state_, at_least);
+    }
+    // Takes so many bytes out of the buffer. Throws ValueError if there are fewer.
+    void consume(std::size_t count) const;
+    // What is in the buffer now.
+    std::string_view buffered() const noexcept { return state_->received().view(); }
+
+    // The buffer is empty, and the end has come. (StreamReader.at_eof)
+    bool at_eof() const noexcept { return state_->at_end(); }
+    // Of readuntil() and readline().
+    std::size_t limit() const noexcept { return state_->limit(); }
+    // Why reading has failed, null if it has not. (StreamReader.exception)
+    std::exception_ptr exception() const noexcept { return state_->read_error(); }
+
+    // For the library.
+    detail::StreamState& state() const noexcept { return *state_; }
+    // For the library: takes over a reference.
+    explicit StreamReader(detail::StreamState* adopted) noexcept : state_(adopted) {}
+
+  private:
+    detail::StreamState* state_;
+};
+
+// Writes to a connection. (asyncio.StreamWriter)
+class ASYNCIO_API StreamWriter {
+  public:
+    StreamWriter(const StreamWriter& other) noexcept : state_(other.state_) {
+        state_->retain();
+        state_->add_writer();
+    }
+    StreamWriter(StreamWriter&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+    StreamWriter& operator=(StreamWriter other) noexcept {
+        std::swap(state_, other.state_);
+        return *this;
+    }
+    ~StreamWriter() {
+        if (state_ == nullptr) return;
+        state_->drop_writer();
+        state_->release();
+    }
+
+    // Sends the data at once, as far as the kernel takes it, and keeps a copy of the rest, which
+    // goes out by and by. Never waits: follow it by drain(). After close(), or when the connection
+    // has failed, the data is dropped, and drain() says so. Throws RuntimeError after write_eof().
+    // (StreamWriter.write)
+    void write(ReadableBytes data) const { state_->write(std::string_view(data)); }
+    // The same of several pieces, in one system call. (StreamWriter.writelines)
+    void writelines(std::span<const ReadableBytes> parts) const { state_->write(parts); }
+    template <class Range>
+        requires(std::ranges::input_range<Range> && !detail::ByteRange<Range> &&
+                 std::constructible_from<ReadableBytes, std::ranges::range_reference_t<Range>> &&
+                 !std::convertible_to<Range, std::span<const ReadableBytes>>)
+    void writelines(const Range& parts) const {
+        std::vector<ReadableBytes> pieces;
+        for (const auto& part : parts) pieces.emplace_back(part);
+        writelines(std::span<const ReadableBytes>(pieces));
+    }
+    // Waits, if more is kept than the high-water mark, until it is not more than the low one.
+    // Throws what the connection has failed with; std::system_error (ECONNRESET) if it is closed. A
+    // cancel ends the wait, and what was written still goes out. (StreamWriter.drain)
+    detail::Deferred<detail::Drain, detail::StreamState*> drain() const {
+        return detail::Deferred<detail::Drain, detail::StreamState*>(state_);
+    }
+    // Ends our side, once everything is sent: the peer reads to the end, and may go on sending.
+    // Throws RuntimeError with TLS. (StreamWriter.write_eof, StreamWriter.can_write_eof)
+    void write_eof() const { state_->write_eof(); }
+    bool can_write_eof() const noexcept { return state_->can_write_eof(); }
+    // Closes the connection, once everything is sent. Reads give what was received, and then the
+    // end. A second call does nothing. (StreamWriter.close)
+    void close() const noexcept { state_->close(); }
+    // The same at once: what was not sent is dropped. (StreamWriter.transport.abort)
+    void abort() const noexcept { state_->abort(); }
+    // close() was called, or the connection has failed for writing. (StreamWriter.is_closing)
+    bool is_closing() const noexcept {
+        return state_->is_closing() || state_->write_error() != nullptr;
+    }
+    // Waits until it is closed; throws what it has failed with. Call close() before.
+    // (StreamWriter.wait_closed)
+    detail::Deferred<detail::WaitClosed, detail::StreamState*> wait_closed() const {
+        return detail::Deferred<detail::WaitClosed, detail::StreamState*>(state_);
+    }
+
+    // What is kept because the kernel would not take it, in bytes; and the marks between which
+    // drain() waits. Default: 64 KiB and a quarter of that. Throws ValueError unless high >= low.
+    // (StreamWriter.transport.get_write_buffer_size, set_write_buffer_limits,
+    // get_write_buffer_limits)
+    std::size_t get_write_buffer_size() const noexcept { return state_->write_buffer_size(); }
+    void set_write_buffer_limits(std::optional<std::size_t> high = std::nullopt,
+                                 std::optional<std::size_t> low = std::nullopt) const {
+        state_->set_write_buffer_limits(high, low);
+    }
+    std::pair<std::size_t, std::size_t> get_write_buffer_limits() const noexcept {
+        return {state_->low_water(), state_->high_water()};
+    }
+
+    // The connection goes on in TLS, by an ssl::Context, beginning with what was received and not
+    // read. Everything that was written is sent first. Throws ssl::Error, with what failed and for
+    // which host; TimeoutError; what drain() throws. After a failure, or a cancel, the connection
+    // is aborted. (StreamWriter.start_tls)
+    template <class Context>
+        requires requires(const Context& context) { context.tls(); }
+    ASYNCIO_CORO_WRAPPER Coro<> start_tls(const Context& context,
+                                          const StartTlsOptions& options = {}) const {
+        return start_tls_with(*this, context.tls(), options);
+    }
+
+    // The peer's address, ours (of no family once it is closed); the socket; and the ssl::Object,
+    // null without TLS. (StreamWriter.get_extra_info)
+    Address get_extra_info(PeerName) const { return state_->peername(); }
+    Address get_extra_info(SockName) const { return state_->sockname(); }
+    TransportSocket get_extra_info(SocketOf) const { return TransportSocket(state_->descriptor()); }
+    const ssl::Object* get_extra_info(SslObject) const noexcept {
+        return state_->tls() != nullptr ? &state_->tls()->object() : nullptr;
+    }
+
+    // For the library.
+    detail::StreamState& state() const noexcept { return *state_; }
+    // For the library: takes over a reference.
+    explicit StreamWriter(detail::StreamState* adopted) noexcept : state_(adopted) {
+        state_->add_writer();
+    }
+
+  private:
+    static Coro<> start_tls_with(StreamWriter writer, std::shared_ptr<detail::TlsContext> context,
+                                 StartTlsOptions options);
+
+    detail::StreamState* state_;
+};
+
+// What open_connection() gives: `auto& [reader, writer] = streams;`
+using Streams = std::pair<StreamReader, StreamWriter>;
+
+// Connects to a host, which is a name or a numeric address. Throws std::system_error if no address
+// of it answers, GaiError if it has none, ssl::Error and TimeoutError of the handshake; after a
+// cancel nothing is left open. (asyncio.open_connection)
+ASYNCIO_API Coro<Streams> open_connection(std::string host, std::uint16_t port,
+                                          ConnectionOptions options = {});
+// With a socket of the caller's, in the options. Throws ValueError without one.
+ASYNCIO_API Coro<Streams> open_connection(ConnectionOptions options);
+// To a Unix socket: a path, or an abstract name that begins with a zero byte. With TLS the options
+// must name the server_hostname. (asyncio.open_unix_connection)
+ASYNCIO_API Coro<Streams> open_unix_connection(std::string path, ConnectionOptions options = {});
+
+namespace detail {
+
+ASYNCIO_API StreamState* new_stream(EventLoop& loop, int descriptor, const Address& peer,
+                                    std::size_t limit);
+// The handshake of a server's connection. Throws what it fails with.
+ASYNCIO_API Coro<> accept_tls(StreamWriter writer, std::shared_ptr<TlsContext> context,
+                              Delay handshake_timeout, Delay shutdown_timeout);
+// While the exception that ended a connection's task is being handled: closes the connection,
+// though somebody may have kept its writer, and reports what is not meant to end the task.
+ASYNCIO_API ASYNCIO_COLD void end_failed_connection(const StreamReader& reader, const char* what);
+
+template <class Handler> class StreamServer final : public ServerState {
+  public:
+    StreamServer(EventLoop& loop, const ServerOptions& options, std::shared_ptr<Handler> handler)
+        : ServerState(loop, options.settings()), limit_(options.limit()),
+          handler_(std::move(handler)) {}
+
+  private:
+    void accepted(int descriptor, const Address& peer) override {
+        auto* stream = new_stream(loop(), descriptor, peer, limit_);
+        stream->came_to_server();
+        stream->join(*this);
+        const StreamReader reader(stream);
+        stream->retain();
+        const StreamWriter writer(stream);
+        static_cast<void>(asyncio::create_task(
+            loop(), serve(handler_, reader, writer, settings().tls, settings().handshake_timeout,
+                          settings().shutdown_timeout)));
+    }
+
+    // A connection's task.
+    static Coro<> serve(std::shared_ptr<Handler> handler, StreamReader reader, StreamWriter writer,
+                        std::shared_ptr<TlsContext> tls, Delay handshake_timeout,
+                        Delay shutdown_timeout) {
+        const char* what = "the TLS handshake with a client failed";
+        try {
+            if (tls != nullptr)
+                co_await accept_tls(writer, std::move(tls), handshake_timeout, shutdown_timeout);
+            what = "Unhandled exception in client_connected_cb";
+            if constexpr (gives_coroutine<Handler&, StreamReader, StreamWriter>) {
+                co_await (*handler)(reader, std::move(writer));
+            } else {
+                (*handler)(reader, std::move(writer));
+            }
+        } catch (...) {
+            end_failed_connection(reader, what);
+        }
+    }
+
+    std::size_t limit_;
+    std::shared_ptr<Handler> handler_;
+};
+
+template <class F>
+concept ConnectionHandler =
+    std::is_invocable_v<std::decay_t<F>&, StreamReader, StreamWriter> &&
+    (gives_coroutine<std::decay_t<F>&, StreamReader, StreamWriter> ||
+     std::is_void_v<std::invoke_result_t<std::decay_t<F>&, StreamReader, StreamWriter>>);
+
+template <class Handler>
+Coro<Server> serve_streams_at_hosts(std::shared_ptr<Handler> handler,
+                                    std::vector<std::string> hosts, std::uint16_t port,
+                                    ServerOptions options) {
+    const Server server(new StreamServer<Handler>(get_running_loop(), options, std::move(handler)));
+    co_return co_await bind_and_start(server, std::move(hosts), port, options.sock());
+}
+template <class Handler>
+Coro<Server> serve_streams_at_path(std::shared_ptr<Handler> handler, std::string path,
+                                   ServerOptions options) {
+    const Server server(new StreamServer<Handler>(get_running_loop(), options, std::move(handler)));
+    co_return co_await bind_unix_and_start(server, std::move(path), options.sock());
+}
+template <class F> std::shared_ptr<std::decay_t<F>> handler_of(F&& handler) {
+    return std::make_shared<std::decay_t<F>>(std::forward<F>(handler));
+}
+
+} // namespace detail
+
+// Listens on a host and port, and calls handler(reader, writer) for each connection: a coroutine
+// function, which runs as a task of its own; or a plain function. An empty host means every
+// interface, of IPv4 and IPv6; port 0 any that is free, which server.sockets() tells. What a
+// handler throws goes to the exception handler, and its connection is closed. Throws
+// std::system_error if an address is taken, GaiError for a host that has no address.
+// (asyncio.start_server)
+template <detail::ConnectionHandler F>
+ASYNCIO_CORO_WRAPPER Coro<Server> start_server(F&& handler, std::string host, std::uint16_t port,
+                                               ServerOptions options = {}) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
+    std::vector<std::string> hosts;
+    hosts.push_back(std::move(host));
+    return detail::serve_streams_at_hosts(detail::handler_of(std::forward<F>(handler)),
+                                          std::move(hosts), port, std::move(options));
+}
+// On several hosts.
+template <detail::ConnectionHandler F>
+ASYNCIO_CORO_WRAPPER Coro<Server> start_server(F&& handler, std::vector<std::string> hosts,
+                                               std::uint16_t port, ServerOptions options = {}) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
+    return detail::serve_streams_at_hosts(detail::handler_of(std::forward<F>(handler)),
+                                          std::move(hosts), port, std::move(options));
+}
+// With a socket of the caller's, in the options. Throws ValueError without one.
+template <detail::ConnectionHandler F>
+ASYNCIO_CORO_WRAPPER Coro<Server> start_server(F&& handler, ServerOptions options) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
+    return detail::serve_streams_at_hosts(detail::handler_of(std::forward<F>(handler)), {}, 0,
+                                          std::move(options));
+}
+// The same on a Unix socket: a path, or an abstract name that begins with a zero byte.
+// (asyncio.start_unix_server)
+template <detail::ConnectionHandler F>
+ASYNCIO_CORO_WRAPPER Coro<Server> start_unix_server(F&& handler, std::string path,
+                                                    ServerOptions options = {}) {
+    ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
+    return detail::serve_streams_at_path(detail::handler_of(std::forward<F>(handler)),
+                                         std::move(path), std::move(options));
+}
+
+ASYNCIO_END_NAMESPACE

@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: MIT
+#include <asyncio/streams.hpp>
+#include <asyncio/timeouts.hpp>
+
+#include <algorithm>
+#include <cerrno>
+
+ASYNCIO_BEGIN_NAMESPACE
+namespace detail {
+
+// --- reads
+
+template <class Op, class T> IoOperation::Attempt StreamReadOf<Op, T>::attempt() {
+    if (stream_.reader != nullptr && stream_.reader != this) throw_second_reader(Op::name);
+    const Attempt attempt = op().read();
+    if (attempt == Attempt::blocked) {
+        stream_.reader = this;
+        stream_.about_to_wait();
+    } else {
+        stream_.reader = nullptr;
+    }
+    return attempt;
+}
+
+template <class Op, class T> bool StreamReadOf<Op, T>::go_on() noexcept {
+    begin_run();
+    if (task_->cancel_due()) return true;
+    try {
+        if (stream_.reader == this && op().read_now()) {
+            stream_.reader = nullptr;
+        } else if (StreamReadOf::attempt() == Attempt::blocked) {
+            wait_for(channel_.edges(), Direction::read);
+            return false;
+        }
+        done_ = true;
+    } catch (...) {
+        failure_ = std::current_exception();
+    }
+    return true;
+}
+template <class Op, class T> void StreamReadOf<Op, T>::run() {
+    if (go_on()) task_->step();
+}
+template <class Op, class T> void StreamReadOf<Op, T>::run_in_debug() {
+    if (go_on()) task_->step_in_debug();
+}
+
+void StreamRead::throw_second_reader(const char* name) {
+    throw RuntimeError(std::string(name) +
+                       "() called while another coroutine is already waiting for incoming data: "
+                       "only one task at a time may read from a stream");
+}
+
+void StreamRead::throw_read_error() const { std::rethrow_exception(stream_.read_error()); }
+
+IoOperation::Attempt ReadSome::read() {
+    if (size_ == 0) return Attempt::done;
+    if (size_ > 0) {
+        if (stream_.received().empty() && more() == More::blocked) return Attempt::blocked;
+        data_ = take(static_cast<std::size_t>(size_));
+        return Attempt::done;
+    }
+    for (;;) {
+        const More got = more();
+        if (got == More::blocked) return Attempt::blocked;
+        if (got == More::end) break;
+    }
+    data_ = take(std::string::npos);
+    return Attempt::done;
+}
+
+bool ReadSome::read_now() {
+    if (size_ <= 0) return false;
+    struct Block {
+        Io& io;
+        char* memory;
+        explicit Block(Io& i) : io(i), memory(i.take_block()) {}
+        ~Block() { io.give_block(memory); }
+    };
+    if (!stream_.is_attached()) return false;
+    const Block block(stream_.io());
+    std::size_t count = 0;
+    const std::size_t most = std::min(static_cast<std::size_t>(size_), Io::block_size);
+    if (!stream_.receive_now({block.memory, most}, count)) return false;
+    data_.assign(block.memory, count);
+    return true;
+}
+
+IoOperation::Attempt ReadInto::read() {
+    if (buffer_.empty()) return Attempt::done;
+    const More got = result_of(stream_.read_into(buffer_, count_));
+    return got == More::blocked ? Attempt::blocked : Attempt::done;
+}
+
+IoOperation::Attempt ReadExactly::read() {
+    while (stream_.received().size() < size_) {
+        // Not all of the room at once: `size` may come from the peer.
+        const std::size_t missing = size_ - stream_.received().size();
+        const More got = more(std::min(missing, std::size_t{64 * 1024}));
+        if (got == More::blocked) return Attempt::blocked;
+        if (got == More::end) throw IncompleteReadError(take(std::string::npos), size_);
+    }
+    data_ = take(size_);
+    return Attempt::done;
+}
+
+IoOperation::Attempt Peek::read() {
+    while (stream_.received().size() < at_least_) {
+        const More got =
+            more(std::min(at_least_ - stream_.received().size(), std::size_t{64 * 1024}));
+        if (got == More::blocked) return Attempt::blocked;
+        if (got == More::end) break;
+    }
+    return Attempt::done;
+}
+
+bool UntilSearch::is_valid() const noexcept {
+    for (const std::string_view separator : separators()) {
+        if (separator.empty()) return false;
+    }
+    return true;
+}
+
+std::size_t UntilSearch::find(std::string_view data, std::size_t limit) {
+    std::size_t longest = 0;
+    std::size_t end = std::string_view::npos;
+    std::size_t start = 0;
+    for (const std::string_view separator : separators()) {
+        longest = std::max(longest, separator.size());
+        const std::size_t found = data.find(separator, searched_);
+        if (found == std::string_view::npos) continue;
+        const std::size_t its_end = found + separator.size();
+        if (its_end < end || (its_end == end && found > start)) { // of equal ends, the shortest
+            end = its_end;
+            start = found;
+        }
+    }
+    if (end != std::string_view::npos) {
+        if (start > limit) {
+            throw LimitOverrunError("Separator is found, but chunk is longer than limit", start);
+        }
+        return end;
+    }
+    if (data.size() + 1 > longest) searched_ = std::max(searched_, data.size() + 1 - longest);
+    if (searched_ > limit) {
+        throw LimitOverrunError("Separator is not found, and chunk exceed the limit", searched_);
+    }
+    return std::string_view::npos;
+}
+
+IoOperation::Attempt ReadUntil::read() {
+    if (!search_.is_valid()) throw ValueError("Separator should be at least one-byte string");
+    for (;;) {
+        const std::size_t end = search_.find(stream_.received().view(), stream_.limit());
+        if (end != std::string_view::npos) {
+            data_ = take(end);
+            return Attempt::done;
+        }
+        const More got = more();
+        if (got == More::blocked) return Attempt::blocked;
+        if (got == More::end) throw IncompleteReadError(take(std::string::npos), std::nullopt);
+    }
+}
+
+IoOperation::Attempt ReadLine::read() {
+    for (;;) {
+        std::size_t end = 0;
+        try {
+            end = search_.find(stream_.received().view(), stream_.limit());
+        } catch (const LimitOverrunError& error) {
+            // The line is dropped if its end is there, else all that is there.
+            ByteBuffer<Io>& received = stream_.received();
+            const std::size_t consumed = error.consumed();
+            const bool ends = received.view().substr(consumed).starts_with('\n');
+            received.consume(ends ? consumed + 1 : received.size());
+            throw ValueError(error.what());
+        }
+        if (end != std::string_view::npos) {
+            data_ = take(end);
+            return Attempt::done;
+        }
+        const More got = more();
+        if (got == More::blocked) return Attempt::blocked;
+        if (got == More::end) {
+            data_ = take(std::string::npos);
+            return Attempt::done;
+        }
+    }
+}
+
+template class StreamReadOf<ReadSome, std::string>;
+template class StreamReadOf<ReadInto, std::size_t>;
+template class StreamReadOf<ReadExactly, std::string>;
+template class StreamReadOf<Peek, std::string_view>;
+template class StreamReadOf<ReadUntil, std::string>;
+template class StreamReadOf<ReadLine, std::string>;
+
+// --- the rest of what is awaited
+
+IoOperation::Attempt Handshake::attempt() {
+    switch (connection_.handshake()) {
+    case Connection::Got::data:
+        return Attempt::done;
+    case Connection::Got::blocked:
+        return Attempt::blocked;
+    case Connection::Got::failed:
+        std::rethrow_exception(connection_.read_error());
+    case Connection::Got::end:
+        break;
+    }
+    throw_system_error(ECONNRESET, "the TLS handshake with " + connection_.peername().text() +
+                                       ": the connection was closed meanwhile");
+}
+
+std::exception_ptr DrainWait::end() {
+    if (std::exception_ptr failed = leave("StreamWriter")) return failed;
+    return is_cancel_due() ? take_cancelled() : nullptr;
+}
+
+bool Drain::begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
+    task_ = &task;
+    stream_.retain();
+    if (stream_.is_writing_paused() && !stream_.is_lost() && stream_.write_error() == nullptr) {
+        waits_ = true;
+        ::new (static_cast<void*>(&wait_)) DrainWait(stream_);
+        return wait_.begin(task, frame, stream_);
+    }
+    // It is closing, and others may have something to say to that; or the budget is spent.
+    if (stream_.is_attached()) stream_.io().refresh_budget();
+    task.yield(frame);
+    return true;
+}
+
+void Drain::clean_up() noexcept {
+    if (waits_) wait_.~DrainWait();
+    stream_.release();
+}
+
+std::exception_ptr Drain::failure() {
+    if (waits_) {
+        if (std::exception_ptr failed = wait_.end()) return failed;
+    } else if (task_->cancel_due()) {
+        return task_->take_cancelled();
+    }
+    if (stream_.write_error() != nullptr) return stream_.write_error();
+    if (stream_.read_error() != nullptr) return stream_.read_error();
+    if (!stream_.is_lost()) return nullptr;
+    if (stream_.loss() != nullptr) return stream_.loss();
+    if (waits_ && !stream_.is_writing_paused()) return nullptr; // it was closed meanwhile, in order
+    return make_system_error(ECONNRESET, "drain: the connection to " + stream_.peername().text() +
+                                             " is closed");
+}
+
+void Drain::finish() {
+    if (std::exception_ptr failed = failure()) std::rethrow_exception(std::move(failed));
+}
+
+Result<void> Drain::take_result() {
+    if (task_ == nullptr) return {};
+    if (std::exception_ptr failed = failure()) return Result<void>(std::move(failed));
+    return {};
+}
+
+std::exception_ptr WaitClosed::failure() {
+    if (has_waited()) {
+        if (std::exception_ptr failed = leave("StreamWriter")) return failed;
+        if (is_cancel_due()) return take_cancelled();
+    }
+    if (stream_.loss() != nullptr) return stream_.loss();
+    return stream_.write_error() != nullptr ? stream_.write_error() : stream_.read_error();
+}
+
+void WaitClosed::await_resume() {
+    if (std::exception_ptr failed = failure()) std::rethrow_exception(std::move(failed));
+}
+
+Result<void> WaitClosed::take_result() {
+    if (std::exception_ptr failed = failure()) return Result<void>(std::move(failed));
+    return {};
+}
+
+// --- connections
+
+StreamState* new_stream(EventLoop& loop, int descriptor, const Address& peer, std::size_t limit) {
+    OwnedDescriptor open(descriptor);
+    return new StreamState(loop, open.take(), peer, limit); // taken once there is memory for it
+}
+
+void end_failed_connection(const StreamReader& reader, const char* what) {
+    reader.state().close();
+    try {
+        throw;
+    } catch (const CancelledError&) {
+        throw;
+    } catch (const KeyboardInterrupt&) {
+        throw;
+    } catch (const SystemExit&) {
+        throw;
+    } catch (...) {
+        const std::exception_ptr failure = std::current_exception();
+        get_running_loop().report([&] {
+            return ExceptionContext{.message = what,
+                                    .exception = failure,
+                                    .details = {{"peer", reader.state().peername().text()}}};
+        });
+    }
+}
+
+namespace {
+
+// The handshake of a session that has been begun; what fails aborts the connection.
+Coro<> secure(StreamWriter writer, StreamState& stream, std::unique_ptr<TlsSession> session,
+              Delay handshake_timeout, Delay shutdown_timeout) {
+    stream.start_tls(std::move(session), shutdown_timeout);
+    std::exception_ptr failure;
+    try {
+        co_await wait_for(Deferred<Handshake, Connection*>(&stream), handshake_timeout);
+    } catch (const TimeoutError&) {
+        failure = std::make_exception_ptr(
+            TimeoutError("the TLS handshake with " + stream.peername().text() +
+                         " has not ended in time; see ssl_handshake_timeout"));
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    if (failure != nullptr) {
+        writer.abort();
+        std::rethrow_exception(failure);
+    }
+}
+
+} // namespace
+
+Coro<> accept_tls(StreamWriter writer, std::shared_ptr<TlsContext> context, Delay handshake_timeout,
+                  Delay shutdown_timeout) {
+    StreamState& stream = writer.state();
+    std::unique_ptr<TlsSession> session;
+    try {
+        session = context->server();
+    } catch (...) {
+        writer.abort();
+        throw;
+    }
+    co_await secure(writer, stream, std::move(session), handshake_timeout, shutdown_timeout);
+}
+
+namespace {
+
+// The streams of a connected socket, with TLS if the options say so.
+Coro<Streams> streams_of(Connecting connected, ConnectionOptions options) {
+    EventLoop& loop = get_running_loop();
+    send_without_delay(connected.socket.fileno(), connected.peer);
+    StreamState* stream =
+        new_stream(loop, connected.socket.detach(), connected.peer, options.limit());
+    StreamReader reader(stream);
+    stream->retain();
+    StreamWriter writer(stream);
+    stream->connected_to(connected.host);
+    if (options.tls() != nullptr) {
+        std::unique_ptr<TlsSession> session =
+            options.tls()->client(options.server_hostname().value_or(connected.host));
+        co_await secure(writer, *stream, std::move(session), options.handshake_timeout(),
+                        options.shutdown_timeout());
+    }
+    co_return Streams(std::move(reader), std::move(writer));
+}
+
+} // namespace
+} // namespace detail
+
+// --- the public parts
+
+void StreamReader::consume(std::size_t count) const {
+    if (count > state_->received().size()) {
+        throw ValueError("consume(" + std::to_string(count) + ") of a buffer with " +
+                         std::to_string(state_->received().size()) +
+                         " bytes: peek() says how many there are");
+    }
+    state_->received().consume(count);
+}
+
+namespace {
+
+void refuse_start_tls(const detail::StreamState& stream) {
+    if (stream.tls() != nullptr)
+        throw RuntimeError("start_tls() on a connection that speaks TLS already");
+    if (stream.reader != nullptr)
+        throw RuntimeError("start_tls() while a coroutine waits for incoming data: end the read "
+                           "before");
+}
+
+} // namespace
+
+Coro<> StreamWriter::start_tls_with(StreamWriter writer,
+                                    std::shared_ptr<detail::TlsContext> context,
+                                    StartTlsOptions options) {
+    detail::StreamState& stream = *writer.state_;
+    refuse_start_tls(stream);
+    const bool is_server = options.server_side().value_or(stream.is_server());
+    if (is_server && options.server_hostname().has_value())
+        throw ValueError("server_hostname is only meaningful with a client's side of TLS");
+    std::unique_ptr<detail::TlsSession> session =
+        is_server ? context->server()
+                  : context->client(options.server_hostname().value_or(stream.host()));
+    co_await writer.drain();
+    refuse_start_tls(stream); // once more: others ran meanwhile
+    co_await detail::secure(writer, stream, std::move(session), options.handshake_timeout(),
+                            options.shutdown_timeout());
+}
+
+Coro<Streams> open_connection(ConnectionOptions options) {
+    detail::Connecting connected = detail::connected_socket(options);
+    co_return co_await detail::streams_of(std::move(connected), std::move(options));
+}
+
+Coro<Streams> open_connection(std::string host, std::uint16_t port, ConnectionOptions options) {
+    detail::Connecting connected = co_await detail::connect_to(std::move(host), port, options);
+    co_return co_await detail::streams_of(std::move(connected), std::move(options));
+}
+
+Coro<Streams> open_unix_connection(std::string path, ConnectionOptions options) {
+    detail::Connecting connected = co_await detail::connect_to_unix(std::move(path), options);
+    co_return co_await detail::streams_of(std::move(connected), std::move(options));
+}
+
+ASYNCIO_END_NAMESPACE

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT
+// TLS and memory: a warm connection allocates nothing for a message, and when the k-th allocation
+// fails, for every k, ours or OpenSSL's, it is an error and nothing leaks.
+//
+// A program of its own, since what OpenSSL allocates by is set once, before it is used.
+#include "support/certificates.hpp"
+#include "support/tls_pair.hpp"
+
+#include <asyncio/ssl.hpp>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <openssl/crypto.h>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace ssl = asyncio::ssl;
+using asyncio_test::Authority;
+using asyncio_test::Issued;
+using asyncio_test::TlsEnd;
+using asyncio_test::TlsPair;
+using asyncio_test::TlsStatus;
+
+namespace {
+
+constexpr std::size_t never = static_cast<std::size_t>(-1);
+
+struct Allocator {
+    std::size_t count = 0;
+    std::size_t largest = 0; // bytes
+    std::size_t until_failure = never;
+    std::ptrdiff_t living = 0; // blocks
+    bool failed = false;
+
+    ASYNCIO_NOINLINE void* allocate(std::size_t size, void* old = nullptr) {
+        ++count;
+        largest = std::max(largest, size);
+        if (until_failure != never && until_failure-- == 0) {
+            until_failure = never;
+            failed = true;
+            return nullptr;
+        }
+        void* const block = std::realloc(old, size > 0 ? size : 1);
+        if (block != nullptr && old == nullptr) ++living;
+        return block;
+    }
+    ASYNCIO_NOINLINE void free(void* block) noexcept {
+        if (block == nullptr) return;
+        --living;
+        std::free(block);
+    }
+    void fail_at(std::size_t k) noexcept {
+        until_failure = k;
+        failed = false;
+    }
+};
+constinit Allocator ours;
+constinit Allocator openssls;
+
+const bool replaced =
+    CRYPTO_set_mem_functions(
+        [](std::size_t size, const char*, int) { return openssls.allocate(size); },
+        [](void* block, std::size_t size, const char*, int) {
+            return openssls.allocate(size, block);
+        },
+        [](void* block, const char*, int) { openssls.free(block); }) == 1;
+
+} // namespace
+
+void* operator new(std::size_t size) {
+    if (void* const block = ours.allocate(size)) return block;
+    throw std::bad_alloc();
+}
+void operator delete(void* block) noexcept { ours.free(block); }
+void operator delete(void* block, std::size_t) noexcept { ours.free(block); }
+
+namespace {
+
+struct Ends {
+    Authority authority;
+    Issued issued = authority.issue({});
+    std::string root = authority.file();
+
+    ssl::Context client() const {
+        ssl::Context context =
+            ssl::create_default_context(ssl::Purpose::SERVER_AUTH, {.cafile = root});
+        context.set_alpn_protocols({"inside"});
+        return context;
+    }
+    ssl::Context server() const {
+        ssl::Context context = ssl::create_default_context(ssl::Purpose::CLIENT_AUTH);
+        context.load_cert_chain(issued.certificate, issued.key);
+        context.set_alpn_protocols({"inside"});
+        return context;
+    }
+};
+
+} // namespace
+
+TEST(TlsMemory, a_warm_connection_allocates_nothing_for_a_message) {
+    ASSERT_TRUE(replaced);
+    for (const ssl::TLSVersion version : {ssl::TLSVersion::TLSv1_2, ssl::TLSVersion::TLSv1_3}) {
+        const Ends ends;
+        ssl::Context client = ends.client();
+        client.set_maximum_version(version);
+        TlsPair pair(client, ends.server(), "localhost");
+        ASSERT_TRUE(pair.handshake());
+        pair.settle();
+        const std::string message(40000, 'x');
+        static std::array<char, 65536> received;
+        const auto exchange = [&](TlsEnd& from, TlsEnd& to, std::size_t size) {
+            EXPECT_EQ(from.session->write(std::string_view(message).substr(0, size)),
+                      TlsStatus::done);
+            std::string_view ciphertext = from.session->output();
+            const std::size_t sent = ciphertext.size();
+            // Some of it fed, some lent.
+            to.session->feed(ciphertext.substr(0, 10));
+            ciphertext.remove_prefix(10);
+            std::size_t count = 0;
+            std::size_t all = 0;
+            while (to.session->read(received, count, ciphertext) == TlsStatus::done) all += count;
+            from.session->take_output(sent);
+            EXPECT_EQ(all, size);
+        };
+        const auto both = [&] {
+            for (const std::size_t size : {1u, 64u, 1000u, 16384u, 40000u}) {
+                exchange(pair.client, pair.server, size);
+                exchange(pair.server, pair.client, size);
+            }
+        };
+        both();
+        const std::size_t of_ours = ours.count;
+        openssls.largest = 0;
+        for (int i = 0; i < 100; ++i) both();
+        EXPECT_EQ(ours.count - of_ours, 0u);
+        // OpenSSL has a note of some bytes in each record that it makes or takes apart.
+        EXPECT_LE(openssls.largest, 64u);
+        // The counters do count.
+        pair.client.session->release_memory();
+        exchange(pair.client, pair.server, 1000);
+        EXPECT_GT(ours.count, of_ours);
+        EXPECT_GT(openssls.largest, 16384u);
+    }
+}
+
+TEST(TlsMemory, an_idle_connection_gives_its_buffers_back) {
+    const Ends ends;
+    TlsPair pair(ends.client(), ends.server(), "localhost");
+    ASSERT_TRUE(pair.handshake());
+    pair.settle();
+    const std::ptrdiff_t before = openssls.living;
+    pair.client.session->release_memory();
+    EXPECT_EQ(openssls.living, before - 2); // what it reads into, what it writes from
+    EXPECT_EQ(pair.send(pair.client, pair.server, "hello"), "hello");
+    EXPECT_EQ(pair.send(pair.server, pair.client, "hello"), "hello");
+    EXPECT_EQ(openssls.living, before);
+}
+
+namespace {
+
+// All that a program does with TLS; true if it went well, and else it throws.
+bool whole_life(const Ends& ends) {
+    ssl::Context client = ends.client();
+    ssl::Context server = ends.server();
+    server.set_servername_callback([](ssl::Object& object, auto, const ssl::Context& context) {
+        object.set_context(context);
+    });
+    TlsPair pair(client, server, "localhost");
+    if (!pair.handshake()) {
+        pair.server.rethrow();
+        pair.client.rethrow();
+        return false;
+    }
+    pair.settle();
+    pair.client.rethrow();
+    pair.server.rethrow();
+    const std::string message(20000, 'x');
+    pair.send(pair.client, pair.server, message);
+    pair.client.rethrow();
+    pair.server.rethrow();
+    if (pair.server.received != message) return false;
+    const auto certificate = pair.client.object().getpeercert();
+    const std::string der = pair.client.object().getpeercert_der();
+    const std::optional<ssl::Cipher> cipher = pair.client.object().cipher();
+    const ssl::Session session = pair.client.object().session();
+    TlsPair again(client, server, "localhost", std::string::npos, &session);
+    if (!again.handshake()) {
+        again.server.rethrow();
+        again.client.rethrow();
+        return false;
+    }
+    pair.client.session->shutdown();
+    pair.carry(pair.client, pair.server, [](TlsEnd& end) { end.step_read(); });
+    pair.client.rethrow();
+    pair.server.rethrow();
+    return certificate && !der.empty() && cipher && pair.server.status == TlsStatus::closed;
+}
+
+// Runs a whole life for each allocation, which fails; gives how many did.
+enum class Told { as_bad_alloc, somehow };
+std::size_t fail_each(const Ends& ends, Allocator& allocator, Told how, std::size_t step = 1) {
+    for (int i = 0; i < 2; ++i) EXPECT_TRUE(whole_life(ends)); // what is made once is there
+    for (std::size_t k = 0;; k += step) {
+        const std::ptrdiff_t before = ours.living;
+        const std::ptrdiff_t openssls_before = openssls.living;
+        std::string told;
+        bool good = false;
+        allocator.fail_at(k);
+        try {
+            good = whole_life(ends);
+        } catch (const std::bad_alloc&) {
+            told = "bad_alloc";
+        } catch (const std::exception& e) {
+            allocator.until_failure = never;
+            told = e.what();
+        }
+        allocator.until_failure = never;
+        EXPECT_EQ(good, told.empty()) << "allocation " << k;
+        if (how == Told::as_bad_alloc) {
+            EXPECT_EQ(told, allocator.failed ? "bad_alloc" : "") << "allocation " << k;
+            EXPECT_EQ(openssls.living, openssls_before) << "allocation " << k;
+        }
+        std::string().swap(told);
+        EXPECT_EQ(ours.living, before) << "allocation " << k;
+        EXPECT_EQ(ERR_peek_error(), 0u) << "allocation " << k;
+        if (!allocator.failed) return k;
+    }
+}
+
+} // namespace
+
+TEST(TlsMemory, an_allocation_of_ours_that_fails_is_bad_alloc) {
+    const Ends ends;
+    EXPECT_GT(fail_each(ends, ours, Told::as_bad_alloc), 30u);
+}
+
+// Thousands, of which some are tried. OpenSSL itself does without some, and does not free all.
+TEST(TlsMemory, an_allocation_of_openssls_that_fails_is_an_error) {
+    const Ends ends;
+    EXPECT_GT(fail_each(ends, openssls, Told::somehow, 101), 1000u);
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT
+// Python's asyncio streams at the other end.
+#include "peers/certificates.hpp"
+#include "peers/echo.hpp"
+
+namespace {
+
+using namespace asyncio_test;
+namespace ssl = asyncio::ssl;
+
+const std::string script = "python3 " ASYNCIO_PEERS_FOLDER "/streams.py ";
+
+std::string as_server(const Certificates& certificates) {
+    return " --cert " + certificates.issued.certificate + " --key " + certificates.issued.key;
+}
+std::string as_client(const Certificates& certificates) {
+    return " --cafile " + certificates.authority.file();
+}
+
+Coro<std::uint16_t> port_of(Program& program) {
+    const std::string line = co_await program.line_with("port ");
+    co_return number_after(line, ' ');
+}
+
+#define ASYNCIO_NEED_PYTHON ASYNCIO_NEED("python3", "python3")
+
+TEST(PeersPython, client_of_ours) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        auto server = co_await EchoServer::start();
+        auto python = co_await start(script + "client --port " + server->port());
+        const std::string end = co_await server->next_end();
+        EXPECT_EQ(end, "end after 1048576");
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+        EXPECT_EQ(python->rest(), "right, plain\n");
+        co_await server->close();
+    });
+}
+
+TEST(PeersPython, server_of_ours) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        auto python = co_await start(script + "server");
+        const std::uint16_t port = co_await port_of(*python);
+        auto streams = co_await asyncio::open_connection("127.0.0.1", port);
+        auto& [reader, writer] = streams;
+        co_await expect_echo(reader, writer, mebibyte);
+        writer.write_eof();
+        const std::string rest = co_await reader.read();
+        EXPECT_EQ(rest, "");
+        writer.close();
+        co_await writer.wait_closed();
+        const std::string line = co_await python->out().readline();
+        EXPECT_EQ(line, "ended after 1048576\n");
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+    });
+}
+
+TEST(PeersPython, client_of_ours_over_a_unix_socket) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        const TemporaryFolder folder;
+        const std::string path = folder.file("socket");
+        auto server = co_await EchoServer::start_unix(path);
+        auto python = co_await start(script + "client --unix " + path);
+        const std::string end = co_await server->next_end();
+        EXPECT_EQ(end, "end after 1048576");
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+        EXPECT_EQ(python->rest(), "right, plain\n");
+        co_await server->close();
+    });
+}
+
+TEST(PeersPython, server_of_ours_over_a_unix_socket) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        const TemporaryFolder folder;
+        const std::string path = folder.file("socket");
+        auto python = co_await start(script + "server --unix " + path);
+        co_await python->line_with("listening");
+        auto streams = co_await asyncio::open_unix_connection(path);
+        co_await expect_echo(streams.first, streams.second, mebibyte);
+        streams.second.close();
+        co_await streams.second.wait_closed();
+        const std::string line = co_await python->out().readline();
+        EXPECT_EQ(line, "ended after 1048576\n");
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+    });
+}
+
+TEST(PeersPython, client_of_ours_in_tls) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        const Certificates certificates;
+        const ssl::Context context = certificates.server();
+        auto server = co_await EchoServer::start(asyncio::ServerOptions().ssl(context));
+        auto python =
+            co_await start(script + "client --port " + server->port() + as_client(certificates));
+        const std::string end = co_await server->next_end();
+        EXPECT_EQ(end, "end after 1048576");
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+        EXPECT_EQ(python->rest(), "right, TLSv1.3\n");
+        co_await server->close();
+    });
+}
+
+TEST(PeersPython, server_of_ours_in_tls) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        const Certificates certificates;
+        auto python = co_await start(script + "server" + as_server(certificates));
+        const std::uint16_t port = co_await port_of(*python);
+        const ssl::Context context = certificates.client();
+        asyncio::ConnectionOptions options;
+        options.ssl(context);
+        auto streams = co_await asyncio::open_connection("127.0.0.1", port, options);
+        auto& [reader, writer] = streams;
+        EXPECT_EQ(writer.get_extra_info(asyncio::ssl_object)->version(), "TLSv1.3");
+        EXPECT_FALSE(writer.can_write_eof());
+        co_await expect_echo(reader, writer, mebibyte);
+        writer.close();
+        co_await writer.wait_closed();
+        const std::string line = co_await python->out().readline();
+        EXPECT_EQ(line, "ended after 1048576\n");
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+    });
+}
+
+// A server of ours that upgrades when it is asked to, and then echoes.
+TEST(PeersPython, client_of_ours_upgrades) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        const Certificates certificates;
+        const ssl::Context context = certificates.server();
+        auto ends = std::make_shared<Ends>();
+        const auto handler = [&](StreamReader reader, StreamWriter writer) -> Coro<> {
+            const std::string line = co_await reader.readline();
+            EXPECT_EQ(line, "STARTTLS\n");
+            writer.write("go\n");
+            co_await writer.start_tls(context);
+            EXPECT_EQ(writer.get_extra_info(asyncio::ssl_object)->server_hostname(), "localhost");
+            co_await echo(reader, writer, ends);
+        };
+        auto server = co_await asyncio::start_server(handler, "127.0.0.1", 0);
+        auto python =
+            co_await start(script + "client --upgrade --port " +
+                           std::to_string(server.sockets().at(0).port()) + as_client(certificates));
+        const std::string end = co_await ends->all.get();
+        EXPECT_EQ(end, "end after 1048576");
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+        EXPECT_EQ(python->rest(), "right, TLSv1.3\n");
+        server.close();
+        co_await server.wait_closed();
+    });
+}
+
+TEST(PeersPython, server_of_ours_upgrades) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        const Certificates certificates;
+        auto python = co_await start(script + "server --upgrade" + as_server(certificates));
+        const std::uint16_t port = co_await port_of(*python);
+        auto streams = co_await asyncio::open_connection("127.0.0.1", port);
+        auto& [reader, writer] = streams;
+        writer.write("STARTTLS\n");
+        const std::string answer = co_await reader.readline();
+        EXPECT_EQ(answer, "go\n");
+        const ssl::Context context = certificates.client();
+        co_await writer.start_tls(context);
+        EXPECT_EQ(writer.get_extra_info(asyncio::ssl_object)->version(), "TLSv1.3");
+        co_await expect_echo(reader, writer, mebibyte);
+        writer.close();
+        co_await writer.wait_closed();
+        const std::string line = co_await python->out().readline();
+        EXPECT_EQ(line, "ended after 1048576\n");
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+    });
+}
+
+TEST(PeersPython, client_of_ours_resets) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        auto server = co_await EchoServer::start();
+        auto python = co_await start(script + "client --reset --port " + server->port());
+        const std::string end = co_await server->next_end();
+        EXPECT_EQ(end, "Connection reset by peer after 10");
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+        co_await server->close();
+    });
+}
+
+TEST(PeersPython, server_of_ours_resets) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        auto python = co_await start(script + "server --reset");
+        const std::uint16_t port = co_await port_of(*python);
+        auto streams = co_await asyncio::open_connection("127.0.0.1", port);
+        auto& [reader, writer] = streams;
+        writer.write("hello");
+        co_await python->line_with("reset");
+        auto first = co_await asyncio::as_result(reader.read());
+        EXPECT_TRUE(first.failed_with<std::system_error>());
+        EXPECT_NE(failure_of(first).find("reset by peer"), std::string::npos) << failure_of(first);
+        auto drained = co_await asyncio::as_result(writer.drain());
+        EXPECT_FALSE(drained.has_value());
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+    });
+}
+
+// What Python sees of it when we do so.
+TEST(PeersPython, is_reset_by_us) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        auto python = co_await start(script + "server");
+        const std::uint16_t port = co_await port_of(*python);
+        auto streams = co_await asyncio::open_connection("127.0.0.1", port);
+        auto& [reader, writer] = streams;
+        writer.write("hello");
+        const std::string_view first = co_await reader.peek(5);
+        EXPECT_EQ(first, "hello");
+        const linger at_once = {1, 0};
+        ::setsockopt(writer.get_extra_info(asyncio::socket_info).fileno(), SOL_SOCKET, SO_LINGER,
+                     &at_once, sizeof at_once);
+        writer.abort();
+        const std::string line = co_await python->out().readline();
+        EXPECT_EQ(line, "failed: ConnectionResetError: [Errno 104] Connection reset by peer\n");
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+    });
+}
+
+TEST(PeersPython, refuses_a_certificate_of_ours_that_it_does_not_trust) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        const Certificates certificates;
+        const Certificates others;
+        Report report(asyncio::get_running_loop());
+        const ssl::Context context = certificates.server();
+        auto server = co_await EchoServer::start(asyncio::ServerOptions().ssl(context));
+        auto python =
+            co_await start(script + "client --port " + server->port() + as_client(others));
+        // asyncio leaves the alert unsent, so that we see the end of the connection and no reason.
+        const std::string text = co_await report.text();
+        EXPECT_NE(text.find("the TLS handshake with a client failed"), std::string::npos) << text;
+        EXPECT_NE(text.find("UNEXPECTED_EOF"), std::string::npos) << text;
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 1");
+        EXPECT_NE(python->errors().find("CERTIFICATE_VERIFY_FAILED"), std::string::npos)
+            << python->errors();
+        co_await server->close();
+    });
+}
+
+} // namespace
