@@ -214,13 +214,17 @@ Coro<> read_stream(asyncio::StreamReader reader, std::string_view expected) {
     expect_all(all, expected);
 }
 Coro<> write_stream(asyncio::StreamWriter writer, std::string_view data) {
-    // A small piece by two, then large ones by one.
-    std::size_t done = std::min<std::size_t>(data.size(), 100);
-    const std::array<asyncio::ReadableBytes, 2> parts = {data.substr(0, 10),
-                                                         data.substr(10, done - 10)};
-    writer.writelines(std::span<const asyncio::ReadableBytes>(parts));
-    for (; done < data.size(); done += 50'000) {
-        writer.write(data.substr(done, 50'000));
+    // The first half in pairs of pieces, the second in single ones.
+    constexpr std::size_t most = 50'000;
+    const std::size_t half = data.size() / 2;
+    for (std::size_t done = 0; done < half; done += most) {
+        const std::string_view both = data.substr(done, std::min(most, half - done));
+        const std::array<asyncio::ReadableBytes, 2> parts = {both.substr(0, 10), both.substr(10)};
+        writer.writelines(std::span<const asyncio::ReadableBytes>(parts));
+        co_await writer.drain();
+    }
+    for (std::size_t done = half; done < data.size(); done += most) {
+        writer.write(data.substr(done, most));
         co_await writer.drain();
     }
     writer.write_eof();
