@@ -381,7 +381,7 @@ void check_question(const std::string& host, const std::string& service) {
         throw ValueError("a host name must not contain a zero byte; this one goes on after '" +
                          std::string(host.c_str()) + "'");
     }
-    if (host.size() > longest + (host.back() == '.' ? 1 : 0)) {
+    if (host.size() > longest + (host.ends_with('.') ? 1 : 0)) {
         throw ValueError("a host name has at most 253 bytes, and this one has " +
                          std::to_string(host.size()) + ": '" + host.substr(0, 60) + "...'");
     }
