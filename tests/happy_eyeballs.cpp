@@ -229,11 +229,11 @@ AddressInfo at(const Address& address) {
     return AddressInfo(address.family(), SOCK_STREAM, IPPROTO_TCP, address);
 }
 
-// An address at which nobody listens.
-Address refused_address(const char* host = "127.0.0.1") {
+// Has an address, at which nobody listens and which nobody else is given meanwhile.
+Socket nobody_at_home() {
     Socket socket(AF_INET, SOCK_STREAM);
-    socket.bind(Address(host, 0));
-    return socket.getsockname();
+    socket.bind(Address("127.0.0.1", 0));
+    return socket;
 }
 
 template <class... More>
@@ -637,10 +637,11 @@ TEST(HappyEyeballs, a_socket_is_connected_to_the_address_that_listens) {
         asyncio::run([](std::optional<Delay> given) -> Coro<> {
             const Socket server = listener();
             const Address address = server.getsockname();
+            const Socket refuses = nobody_at_home();
             RaceOptions options;
             options.happy_eyeballs_delay(given);
             const Socket socket =
-                co_await connect_to_one_of(list(at(refused_address()), at(address)), options);
+                co_await connect_to_one_of(list(at(refuses.getsockname()), at(address)), options);
             EXPECT_EQ(socket.getpeername(), address);
             const auto accepted = co_await asyncio::sock_accept(server);
             EXPECT_EQ(accepted.address, socket.getsockname());
@@ -650,8 +651,10 @@ TEST(HappyEyeballs, a_socket_is_connected_to_the_address_that_listens) {
 
 TEST(HappyEyeballs, refused_addresses_are_named_in_the_error) {
     asyncio::run([]() -> Coro<> {
-        const Address one = refused_address();
-        const Address two = refused_address();
+        const Socket first = nobody_at_home();
+        const Socket second = nobody_at_home();
+        const Address one = first.getsockname();
+        const Address two = second.getsockname();
         const auto single = co_await as_result(connect_to_one_of(list(at(one))));
         EXPECT_EQ(text_of(single.exception()),
                   "exception: sock_connect to " + one.text() + ": Connection refused");
@@ -722,7 +725,8 @@ TEST(HappyEyeballs, local_addresses_that_cannot_be_had_are_told_of) {
 TEST(HappyEyeballs, an_error_of_binding_is_told_of_when_the_connect_fails_as_well) {
     asyncio::run([]() -> Coro<> {
         const Socket taken = listener();
-        const Address refused = refused_address();
+        const Socket refuses = nobody_at_home();
+        const Address refused = refuses.getsockname();
         RaceOptions options;
         options.local_addresses(list(at(taken.getsockname()), at(Address("127.0.0.1", 0))));
         const auto result = co_await as_result(connect_to_one_of(list(at(refused)), options));
@@ -737,7 +741,8 @@ TEST(HappyEyeballs, no_descriptor_is_left_open_whatever_happens) {
     asyncio::run([]() -> Coro<> {
         const Socket server = listener();
         const AddressInfo good = at(server.getsockname());
-        const AddressInfo bad = at(refused_address());
+        const Socket refuses = nobody_at_home();
+        const AddressInfo bad = at(refuses.getsockname());
         const int before = descriptors_open();
         for (int i = 0; i < 20; ++i) {
             RaceOptions options;
@@ -826,16 +831,14 @@ TEST(HappyEyeballs, open_connection_comes_to_the_address_that_listens) {
 
 TEST(HappyEyeballs, open_connection_does_not_wait_for_an_address_that_does_not_answer) {
     with_two_addresses([]() -> Coro<> {
+        const Socket server = listener(); // at 127.0.0.1
+        const Address silent("127.0.0.2", server.getsockname().port());
         // A server whose backlog is full lets further connections wait.
         Socket full(AF_INET, SOCK_STREAM);
-        full.bind(Address("127.0.0.2", 0));
+        full.bind(silent);
         full.listen(0);
-        const Address silent = full.getsockname();
-        Socket filler(AF_INET, SOCK_STREAM);
+        const Socket filler(AF_INET, SOCK_STREAM);
         co_await asyncio::sock_connect(filler, silent);
-        Socket server(AF_INET, SOCK_STREAM);
-        server.bind(Address("127.0.0.1", silent.port()));
-        server.listen();
         asyncio::ConnectionOptions options;
         options.happy_eyeballs_delay(1ms);
         const Address peer = co_await peer_of_connection(silent.port(), options);
@@ -855,7 +858,8 @@ TEST(HappyEyeballs, open_connection_binds_to_a_local_address_and_tells_all_error
         const auto accepted = co_await asyncio::sock_accept(server);
         EXPECT_EQ(accepted.address.host(), "127.0.0.3");
 
-        const std::uint16_t nobody = refused_address().port();
+        const Socket refuses = nobody_at_home(); // 127.0.0.1, and the same port of 127.0.0.2
+        const std::uint16_t nobody = refuses.getsockname().port();
         options.all_errors(true);
         const auto result = co_await as_result(peer_of_connection(nobody, options));
         std::string texts;
