@@ -411,6 +411,7 @@ unsigned interface_number(std::string_view interface) {
     unsigned number = 0;
     if (interface.empty()) return number;
     const char* const end = interface.data() + interface.size();
+    // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): it is told where it ends
     const auto parsed = std::from_chars(interface.data(), end, number);
     if (parsed.ec == std::errc() && parsed.ptr == end) return number;
     number = ::if_nametoindex(std::string(interface).c_str());
@@ -494,10 +495,12 @@ Coro<DatagramEndpoint> open_datagram_endpoint(DatagramOptions options) {
 }
 
 DatagramProtocol::~DatagramProtocol() = default;
+// NOLINTBEGIN(performance-unnecessary-value-param): whoever overrides these wants to keep it
 void DatagramProtocol::connection_made(DatagramTransport) {}
 void DatagramProtocol::datagram_received(std::string_view, const Address&) {}
 void DatagramProtocol::error_received(const std::system_error&) {}
 void DatagramProtocol::connection_lost(std::exception_ptr) {}
+// NOLINTEND(performance-unnecessary-value-param)
 void DatagramProtocol::pause_writing() {}
 void DatagramProtocol::resume_writing() {}
 

@@ -189,7 +189,6 @@ class LookupWait final : public Operation {
   public:
     using AsyncioAwaiter = void;
 
-    // NOLINTNEXTLINE(clang-analyzer-optin.cplusplus.UninitializedObject): its link in queues
     explicit LookupWait(Lookup& lookup) noexcept : lookup_(lookup) {}
     ~LookupWait() {
         if (is_linked_) leave(); // the frame is destroyed while it waits

@@ -458,11 +458,27 @@ template <bool Plain> ASYNCIO_ALWAYS_INLINE inline void EventLoop::run_once() {
         run_ready_watched();
         return;
     }
-    for (const detail::Runnable* last = core_.ready.last();;) {
-        detail::Runnable& next = core_.ready.pop();
-        const bool is_last = &next == last;
-        next.run();
-        if (is_last) break;
+    run_batch();
+}
+
+// What is ready now, and nothing that becomes ready meanwhile.
+ASYNCIO_ALWAYS_INLINE inline void EventLoop::run_batch() {
+    // What is left when KeyboardInterrupt or SystemExit comes out waits for the next turn.
+    struct Batch {
+        detail::ReadyQueue& ready;
+        detail::ReadyQueue all = ready.take_all();
+        detail::Runnable* next = all.first();
+        explicit Batch(detail::ReadyQueue& queue) noexcept : ready(queue) {}
+        ~Batch() {
+            if (next != nullptr) [[unlikely]] {
+                ready.prepend(*next, *all.last());
+            }
+        }
+    };
+    Batch batch(core_.ready);
+    while (batch.next != nullptr) {
+        // The node may be gone after its run.
+        std::exchange(batch.next, batch.next->next_link)->run();
     }
 }
 

@@ -145,13 +145,13 @@ struct Pool {
     void give_back(Chunk& chunk, void* memory) noexcept {
         chunk.free = ::new (memory) Block{chunk.free};
         if (--chunk.used == 0 || !chunk.has_room) [[unlikely]] {
-            room_came_back(chunk);
+            // The chunk that serves the next request stays where it is.
+            if (with_room[chunk.size_class] != &chunk) room_came_back(chunk);
         }
     }
 
     ASYNCIO_NOINLINE void room_came_back(Chunk& chunk) noexcept {
         if (!chunk.has_room) put_in_list(chunk);
-        // The chunk that serves the next request stays where it is.
         if (chunk.used != 0 || with_room[chunk.size_class] == &chunk) return;
         take_from_list(chunk);
         if (idle_count == idle_chunks_kept) {

@@ -31,10 +31,8 @@ void FutureBase::seen() noexcept {
     if (ContextRef* context = report_context()) *context = ContextRef();
 }
 
-FutureBase::~FutureBase() {
+void FutureBase::forget_waiters() noexcept {
     for_each_waiter([](FutureWaiter& waiter) { waiter.forgotten(); });
-    exception_.~exception_ptr();
-    loop_->release();
 }
 
 PlainFuture::~PlainFuture() = default;
@@ -152,7 +150,7 @@ void TaskWaiter::wait(TaskBase& task, std::coroutine_handle<> frame) noexcept {
         return;
     }
     future_->add_waiter(*this, false);
-    task.suspend(frame, *this);
+    task.suspend_for(frame, *this);
 }
 
 // Cancelling a task cancels what it waits for: the wait then ends in its own time.

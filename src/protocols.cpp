@@ -5,8 +5,10 @@
 ASYNCIO_BEGIN_NAMESPACE
 
 BaseProtocol::~BaseProtocol() = default;
+// NOLINTBEGIN(performance-unnecessary-value-param): whoever overrides these wants to keep it
 void BaseProtocol::connection_made(Transport) {}
 void BaseProtocol::connection_lost(std::exception_ptr) {}
+// NOLINTEND(performance-unnecessary-value-param)
 void BaseProtocol::pause_writing() {}
 void BaseProtocol::resume_writing() {}
 

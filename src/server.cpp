@@ -292,6 +292,7 @@ Socket bound_socket(const ServerSettings& settings, const Address& address) {
 
 } // namespace
 
+// NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters): who awaits it holds it
 Coro<> bind_server(ServerState& server, std::vector<std::string> hosts, std::uint16_t port) {
     const ServerSettings& settings = server.settings();
     std::vector<Address> addresses;
@@ -324,6 +325,8 @@ Coro<> bind_server(ServerState& server, std::vector<std::string> hosts, std::uin
             unsupported = std::current_exception();
         }
     }
+    if (bound == 0 && unsupported == nullptr)
+        throw ValueError("a server got no host to listen at: name one, or give \"\" for all");
     if (bound == 0) std::rethrow_exception(unsupported);
 }
 
@@ -396,7 +399,7 @@ Coro<> Server::serve(Server server) {
         detail::ServerState& state;
         ~AtEnd() { state.served_forever = false; }
     };
-    const AtEnd at_end{state};
+    const AtEnd at_end{state}; // NOLINT(clang-analyzer-deadcode.DeadStores): its end counts
     state.start_serving();
     std::exception_ptr cancelled;
     try {

@@ -309,6 +309,7 @@ void end_failed_connection(const StreamReader& reader, const char* what) {
 namespace {
 
 // The handshake of a session that has been begun; what fails aborts the connection.
+// NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters): `writer` keeps it
 Coro<> secure(StreamWriter writer, StreamState& stream, std::unique_ptr<TlsSession> session,
               Delay handshake_timeout, Delay shutdown_timeout) {
     stream.start_tls(std::move(session), shutdown_timeout);

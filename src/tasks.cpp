@@ -59,9 +59,7 @@ Location TaskBase::created() const noexcept {
     return (flags_ & returned_flag) != 0 ? Location() : promise_of(outermost()).created();
 }
 
-TaskBase::~TaskBase() {
-    if ((flags_ & details_flag) != 0) delete &details();
-}
+void TaskBase::drop_details() noexcept { delete &details(); }
 
 void TaskBase::unlink(Location created) noexcept {
     if (next_task_ != nullptr) next_task_->previous_task_ = previous_task_;
@@ -76,26 +74,31 @@ void TaskBase::unlink(Location created) noexcept {
 // waiting_for_ is null: from here on its place holds an exception, so far none.
 void TaskBase::run() {
     LoopCore& core = loop_->core();
-    flags_ &= static_cast<std::uint16_t>(~(suspended_flag | awaits_flag));
+    const std::uint16_t before = flags_;
+    flags_ = static_cast<std::uint16_t>((before & ~(suspended_flag | awaits_flag)) | started_flag);
     core.current_task = this;
     swap_context(core);
-    if ((flags_ & started_flag) == 0) {
-        flags_ |= started_flag;
-        if (cancel_due()) [[unlikely]] { // before its first step: the body never runs
-            set_thrown(take_cancelled());
-            flags_ |= returned_flag;
-        }
-    }
-    while ((flags_ & (suspended_flag | returned_flag)) == 0) {
-        // On GCC each frame that is awaited or finishes comes back here and names the next one.
-        resume_.resume();
-    }
-    if ((flags_ & returned_flag) != 0) {
-        finish_task();
+    if ((before & started_flag) == 0 && cancel_due()) [[unlikely]] {
+        never_begin_cancelled();
         return;
     }
-    swap_context(core);
-    core.current_task = nullptr;
+    do {
+        // On GCC each frame that is awaited or finishes comes back here and names the next one.
+        resume_.resume();
+        if ((flags_ & suspended_flag) != 0) {
+            swap_context(core);
+            core.current_task = nullptr;
+            return;
+        }
+    } while ((flags_ & returned_flag) == 0);
+    finish_task();
+}
+
+// Cancelled before its first step: the body never runs.
+void TaskBase::never_begin_cancelled() {
+    set_thrown(take_cancelled());
+    flags_ |= returned_flag;
+    finish_task();
 }
 
 void TaskBase::run_eagerly() {
@@ -232,11 +235,6 @@ TaskBase* TaskBase::awaited_task() const noexcept {
     if ((flags_ & awaits_flag) == 0 || waiting_for_ == nullptr) return nullptr;
     FutureBase& future = static_cast<TaskWaiter*>(waiting_for_)->future();
     return future.is_task() && !future.done() ? static_cast<TaskBase*>(&future) : nullptr;
-}
-
-void TaskBase::suspend(std::coroutine_handle<> frame, TaskWaiter& waiter) noexcept {
-    flags_ |= awaits_flag;
-    suspend(frame, static_cast<Operation&>(waiter));
 }
 
 // The task has begun to wait while a cancel was pending.

@@ -114,7 +114,7 @@ void TransportState::fatal(const char* message) {
     } catch (const std::system_error&) {
         // As in asyncio: the network is like that, and connection_lost() is told.
         is_told = loop().get_debug();
-    } catch (...) {
+    } catch (...) { // NOLINT(bugprone-empty-catch): told, whatever it is
     }
     abort(std::current_exception());
     if (is_told) tell(message);

@@ -15,6 +15,7 @@ void ProtocolFactory::throw_null() {
 namespace {
 
 // After the first turn, or the handshake. What fails, and a cancel, end the connection.
+// NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters): who awaits it holds it
 Coro<> arrive(Transport transport, Arrival& arrival) {
     std::exception_ptr failure;
     try {

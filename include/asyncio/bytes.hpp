@@ -57,6 +57,7 @@ class WritableBytes {
         requires(detail::ByteRange<R> &&
                  !std::is_const_v<std::remove_reference_t<std::ranges::range_reference_t<R>>> &&
                  (std::is_lvalue_reference_v<R> || std::ranges::borrowed_range<R>))
+    // NOLINTNEXTLINE(cppcoreguidelines-missing-std-forward): what it refers to is written to
     WritableBytes(R&& range) noexcept
         : bytes_(reinterpret_cast<char*>(std::ranges::data(range)), std::ranges::size(range)) {}
 

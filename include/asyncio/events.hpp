@@ -529,6 +529,7 @@ class ASYNCIO_API EventLoop {
     [[noreturn]] void throw_deadlock() const;
     void throw_if_elsewhere() const;
     static std::string slow_message(const std::string& what, std::int64_t took_ns);
+    void run_batch();
     void drop_ready() noexcept;
     [[noreturn]] static void throw_closed();
     static void report_failed() noexcept;

@@ -190,10 +190,8 @@ class ServerOptions {
 class ASYNCIO_API Server {
   public:
     Server(const Server& other) noexcept : state_(other.state_) { state_->retain(); }
-    Server& operator=(const Server& other) noexcept {
-        other.state_->retain();
-        state_->release();
-        state_ = other.state_;
+    Server& operator=(Server other) noexcept {
+        std::swap(state_, other.state_);
         return *this;
     }
     ~Server() { state_->release(); }

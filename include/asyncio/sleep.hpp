@@ -75,7 +75,7 @@ class ASYNCIO_API SleepTimer : public Timer {
         loop.core().timers.arm(*this);
         task_->suspend(frame, *this);
     }
-    void leave() noexcept { task_->loop().core().timers.disarm(*this); }
+    void leave() noexcept;
 
     TaskBase* task_;
 };

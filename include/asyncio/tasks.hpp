@@ -312,8 +312,9 @@ ASYNCIO_ALWAYS_INLINE inline Task<T> make_task_by(EventLoop& loop, const TaskOpt
 // create_task, with the place where it stands; with a null one, where the coroutine's function
 // stands. Unless it becomes a task, the coroutine is closed.
 template <class T>
-Task<T> make_task(EventLoop& loop, Coro<T>& coroutine, Location created,
-                  const TaskOptions* options = nullptr) {
+ASYNCIO_ALWAYS_INLINE inline Task<T> make_task(EventLoop& loop, Coro<T>& coroutine,
+                                               Location created,
+                                               const TaskOptions* options = nullptr) {
     try {
         return make_task_by<T>(loop, options,
                                [&coroutine, &loop, created]() ASYNCIO_ALWAYS_INLINE -> TaskBase& {

@@ -170,7 +170,8 @@ template <class F> using ProtocolOf = typename std::invoke_result_t<std::decay_t
 
 template <class F> class FactoryOf final : public ProtocolFactory {
   public:
-    template <class G> explicit FactoryOf(G&& function) : function_(std::forward<G>(function)) {}
+    explicit FactoryOf(const F& function) : function_(function) {}
+    explicit FactoryOf(F&& function) : function_(std::move(function)) {}
     AnyProtocol make() override {
         made = function_();
         if (made == nullptr) throw_null();

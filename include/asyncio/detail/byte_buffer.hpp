@@ -74,7 +74,7 @@ template <class Blocks> class ByteBuffer {
         }
         // Moved to the front only if that is at least as much as what is moved: so each byte is
         // moved a bounded number of times.
-        if (begin_ >= size() && capacity_ - size() >= at_least) {
+        if (memory_ != nullptr && begin_ >= size() && capacity_ - size() >= at_least) {
             std::memmove(memory_, memory_ + begin_, size());
             end_ = size();
             begin_ = 0;

@@ -81,10 +81,24 @@ class ReadyQueue {
         tail_ = &last;
     }
 
+    // Puts the chain first -> ... -> last, which ends there, before all others.
+    void prepend(Runnable& first, Runnable& last) noexcept {
+        last.next_link = head_;
+        if (head_ == nullptr) tail_ = &last;
+        head_ = &first;
+    }
+
     Runnable& pop() noexcept {
         Runnable* node = head_;
         head_ = node->next_link;
         return *node;
+    }
+
+    // Leaves none. What is taken is a chain from first() to the null after its last.
+    ReadyQueue take_all() noexcept {
+        const ReadyQueue all = *this;
+        head_ = nullptr;
+        return all;
     }
 
   private:

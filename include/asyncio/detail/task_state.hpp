@@ -150,8 +150,16 @@ class ASYNCIO_API FutureBase : public Runnable, public Pooled {
         : flags_(flags), loop_(&loop) {
         loop.retain();
     }
-    virtual ~FutureBase();
+    // Here and not in a source: what ends a task is one function then, and not one for each base.
+    virtual ~FutureBase() {
+        if (first_waiter_ != nullptr) [[unlikely]] {
+            forget_waiters();
+        }
+        exception_.~exception_ptr();
+        loop_->release();
+    }
 
+    ASYNCIO_COLD void forget_waiters() noexcept;
     void finish(State state) noexcept;
     void destroy() noexcept;
     // The exception is retrieved: there is nothing to report any more.
@@ -248,13 +256,16 @@ class ASYNCIO_API TaskBase : public FutureBase {
             cancel_wait();
         }
     }
-    // The same for a waiter that waits for a future.
-    void suspend(std::coroutine_handle<> frame, TaskWaiter& waiter) noexcept;
+    // The same for a TaskWaiter.
+    void suspend_for(std::coroutine_handle<> frame, Operation& waiter) noexcept {
+        flags_ |= awaits_flag;
+        suspend(frame, waiter);
+    }
     // The frame waits for the next turn.
     void yield(std::coroutine_handle<> frame) noexcept {
         resume_ = frame;
         flags_ |= suspended_flag;
-        wake();
+        schedule(); // waiting_for_ is null already
     }
     // Takes a suspend() back: the frame goes on at once.
     void unsuspend() noexcept {
@@ -332,7 +343,9 @@ class ASYNCIO_API TaskBase : public FutureBase {
   protected:
     explicit TaskBase(EventLoop& loop) noexcept
         : FutureBase(loop, task_flag), context_(context_for(loop)) {}
-    ~TaskBase() override;
+    ~TaskBase() override {
+        if ((flags_ & details_flag) != 0) drop_details();
+    }
 
     // Hands the coroutine to the task and the task to the loop; schedule() or run_eagerly() is
     // next. A `created` of null: where the coroutine's function stands.
@@ -357,11 +370,13 @@ class ASYNCIO_API TaskBase : public FutureBase {
         if (core.context.get() != context_.get()) core.context.swap(context_);
     }
     void abandon() noexcept override;
+    ASYNCIO_COLD void never_begin_cancelled();
     void finish_task();
     ASYNCIO_COLD void finish_without_value();
     ASYNCIO_COLD void cancel_wait() noexcept;
     void save_cancel_message(const std::string& message);
     TaskDetails& details();
+    void drop_details() noexcept;
     const TaskDetails* details_or_null() const noexcept {
         return (flags_ & details_flag) != 0 ? reinterpret_cast<const TaskDetails*>(identity_)
                                             : nullptr;
