@@ -296,15 +296,17 @@ void Connection::write_eof() {
     if (closing_ || eof_wanted_) return;
     eof_wanted_ = true;
     writes_plainly_ = false;
-    if (unsent().empty() && write_error_ == nullptr) {
-        eof_sent_ = true;
-        io().calls().shutdown(descriptor_, SHUT_WR);
-    }
+    if (unsent().empty() && write_error_ == nullptr) send_eof();
 }
 
-void Connection::went_wrong(int error) noexcept {
+void Connection::send_eof() noexcept {
+    eof_sent_ = true;
+    if (io().calls().shutdown(descriptor_, SHUT_WR) != 0) went_wrong(errno, "shutdown of ");
+}
+
+void Connection::went_wrong(int error, const char* what) noexcept {
     try {
-        write_failed(make_system_error(error, "send to " + peer_.text()));
+        write_failed(make_system_error(error, what + peer_.text()));
     } catch (...) { // no memory to say so
         write_failed(std::current_exception());
     }
@@ -343,28 +345,38 @@ void Connection::close() noexcept {
 
 void Connection::advance_close() noexcept {
     if (finishing_ || shutdown_begun_) return;
+    const bool says_goodbye = tls_ != nullptr && handshake_over_ && read_error_ == nullptr;
     if (write_error_ == nullptr && !unsent().empty()) {
         sender_.wait();
+        // A peer that takes nothing must not hold it open for ever either.
+        if (says_goodbye) begin_shutdown_timeout();
         return;
     }
-    if (tls_ != nullptr && handshake_over_ && write_error_ == nullptr && read_error_ == nullptr) {
+    if (says_goodbye && write_error_ == nullptr) {
         shutdown_begun_ = true;
         const TlsSession::Status status = tls_->shutdown();
         send_unsent();
         if (finishing_) return;
         if (!unsent().empty() && write_error_ == nullptr) sender_.wait();
         if (status == TlsSession::Status::want_input && !tcp_ended_ && write_error_ == nullptr) {
-            try {
-                closer_.begin(shutdown_timeout_);
-            } catch (...) { // no memory for the timer
-                abort(std::current_exception());
-            }
+            if (begin_shutdown_timeout()) closer_.begin();
             return;
         }
         if (!unsent().empty() && write_error_ == nullptr) return;
     }
     finishing_ = true;
     sender_.come_up_soon();
+}
+
+// Once. False: there was no memory for the timer, and it is aborted.
+bool Connection::begin_shutdown_timeout() noexcept {
+    try {
+        closer_.limit(shutdown_timeout_);
+        return true;
+    } catch (...) {
+        abort(std::current_exception());
+        return false;
+    }
 }
 
 void Connection::abort(std::exception_ptr why) noexcept {
@@ -457,8 +469,10 @@ void Connection::Sender::run() {
         wait();
     } else {
         c.kept_.release(&c.io());
-        if (c.eof_wanted_ && !std::exchange(c.eof_sent_, true))
-            c.io().calls().shutdown(c.descriptor_, SHUT_WR);
+        if (c.eof_wanted_ && !c.eof_sent_) {
+            c.send_eof();
+            if (c.finishing_) return;
+        }
         if (c.shutdown_begun_ && !c.closer_.is_waiting()) {
             c.finishing_ = true;
             come_up_soon();
@@ -570,8 +584,11 @@ Connection::Got Connection::handshake() {
     }
 }
 
-void Connection::Closer::begin(Delay timeout) {
-    arm(connection.loop(), timeout);
+void Connection::Closer::limit(Delay timeout) {
+    if (!is_armed()) arm(connection.loop(), timeout);
+}
+
+void Connection::Closer::begin() noexcept {
     connection.retain();
     wait_a_turn(connection); // the peer may have closed already
 }
@@ -595,17 +612,21 @@ void Connection::Closer::run() {
     begin_run();
     Connection& c = connection;
     if (c.finishing_) return;
-    for (;;) {
-        if (c.tls_->shutdown() != TlsSession::Status::want_input) break;
-        const Got got = c.feed_tls();
-        if (got == Got::blocked) {
-            c.retain();
-            wait_for(c.edges(), Direction::read);
-            return;
+    try {
+        for (;;) {
+            if (c.tls_->shutdown() != TlsSession::Status::want_input) break;
+            const Got got = c.feed_tls();
+            if (got == Got::blocked) {
+                c.retain();
+                wait_for(c.edges(), Direction::read);
+                return;
+            }
+            if (got != Got::data) break;
         }
-        if (got != Got::data) break;
+    } catch (...) { // no memory for what the peer sends
+        c.abort(std::current_exception());
+        return;
     }
-    disarm();
     if (!c.unsent().empty() && c.write_error_ == nullptr) {
         c.sender_.wait(); // our close_notify is still on its way
         return;

@@ -371,6 +371,10 @@ Coro<Streams> streams_of(Connecting connected, ConnectionOptions options) {
 // --- the public parts
 
 void StreamReader::consume(std::size_t count) const {
+    // It has looked at what would go, and goes on from there.
+    if (state_->reader != nullptr)
+        throw RuntimeError("consume() called while a coroutine is waiting for incoming data: "
+                           "only one task at a time may read from a stream");
     if (count > state_->received().size()) {
         throw ValueError("consume(" + std::to_string(count) + ") of a buffer with " +
                          std::to_string(state_->received().size()) +

@@ -418,6 +418,48 @@ TEST(Allocations, a_message_of_a_transport_costs_none) {
     EXPECT_EQ(client.protocol->messages, 1100U);
 }
 
+TEST(Allocations, a_message_of_a_stream_costs_none_but_the_string_of_who_wants_one) {
+    asyncio::run([]() -> Coro<> {
+        auto both = asyncio::Socket::pair();
+        asyncio::ConnectionOptions options;
+        options.sock(std::move(both.first));
+        auto ours = co_await asyncio::open_connection(options);
+        options.sock(std::move(both.second));
+        auto theirs = co_await asyncio::open_connection(options);
+        auto echo =
+            create_task([](asyncio::StreamReader reader, asyncio::StreamWriter writer) -> Coro<> {
+                for (;;) {
+                    const std::string_view data = co_await reader.peek();
+                    if (data.empty()) break;
+                    writer.write(data);
+                    reader.consume(data.size());
+                    co_await writer.drain();
+                }
+            }(theirs.first, theirs.second));
+        // Longer than what a string keeps in itself.
+        const std::string_view sent =
+            "a message of 64 bytes, which goes to and fro and to and fro..";
+        char buffer[200];
+        std::size_t before = 0;
+        std::size_t got = 0;
+        for (int round = 0; round < 1100; ++round) {
+            if (round == 100) before = allocations();
+            ours.second.write(sent);
+            got += co_await ours.first.read_into(buffer);
+            co_await ours.second.drain();
+        }
+        EXPECT_EQ(allocations() - before, 0U);
+        EXPECT_EQ(got, 1100 * sent.size());
+        before = allocations();
+        ours.second.write(sent);
+        const std::string text = co_await ours.first.readexactly(sent.size());
+        EXPECT_EQ(allocations() - before, 1U);
+        EXPECT_EQ(text, sent);
+        ours.second.close();
+        co_await echo;
+    });
+}
+
 #endif
 
 TEST(Allocations, the_pool_does_not_grow_with_work_that_ends) {

@@ -105,6 +105,34 @@ TEST(SslTransports, talk_and_end_in_order) {
     });
 }
 
+TEST(SslTransports, that_are_closed_do_not_wait_for_a_peer_that_takes_nothing) {
+    struct Deaf : Recorder {
+        void connection_made(Transport made) override {
+            made.pause_reading();
+            Recorder::connection_made(std::move(made));
+        }
+    };
+    asyncio::run([]() -> Coro<> {
+        const auto deaf = [] { return std::make_unique<Deaf>(); };
+        auto server = co_await asyncio::create_server(deaf, "127.0.0.1", 0,
+                                                      ServerOptions().ssl(server_context()));
+        auto created = co_await asyncio::create_connection(
+            recorder, "127.0.0.1", server.sockets().at(0).port(),
+            ConnectionOptions().ssl(client_context()).ssl_shutdown_timeout(50ms));
+        created.transport.get_extra_info(asyncio::socket_info)
+            .setsockopt(SOL_SOCKET, SO_SNDBUF, 10'000);
+        created.transport.write(std::string(16 << 20, 'x'));
+        EXPECT_GT(created.transport.get_write_buffer_size(), 0U);
+        created.transport.close();
+        co_await until([&] { return created.protocol->is_lost(); });
+        const std::string why = what_of(created.protocol->loss);
+        EXPECT_NE(why.find("SSL shutdown timed out"), std::string::npos) << why;
+        server.close();
+        server.abort_clients();
+        co_await server.wait_closed();
+    });
+}
+
 TEST(SslTransports, receive_into_buffers_of_a_protocol) {
     struct Buffered : Recording<asyncio::BufferedProtocol> {
         std::string received;

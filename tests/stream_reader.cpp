@@ -328,6 +328,7 @@ TEST(StreamReader, peek_takes_nothing_out_and_consume_does) {
         }(ends.reader));
         co_await some_turns();
         EXPECT_FALSE(task.done());
+        EXPECT_THROW(ends.reader.consume(1), asyncio::RuntimeError);
         co_await sock_sendall(ends.peer, "gh");
         co_await some_turns();
         EXPECT_FALSE(task.done());

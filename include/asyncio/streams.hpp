@@ -493,7 +493,8 @@ class ASYNCIO_API StreamReader {
     peek(std::size_t at_least = 1) const {
         return detail::Deferred<detail::Peek, detail::StreamState*, std::size_t>(state_, at_least);
     }
-    // Takes so many bytes out of the buffer. Throws ValueError if there are fewer.
+    // Takes so many bytes out of the buffer. Throws ValueError if there are fewer, RuntimeError
+    // while a read waits, which has looked at them already.
     void consume(std::size_t count) const;
     // What is in the buffer now.
     std::string_view buffered() const noexcept { return state_->received().view(); }

@@ -193,7 +193,9 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     class Closer final : public ChannelWaiter, public Timed {
       public:
         explicit Closer(Connection& c) noexcept : connection(c) {}
-        void begin(Delay timeout);
+        // For all of the closing.
+        void limit(Delay timeout);
+        void begin() noexcept;
         void end() noexcept;
         void run() override;
         void discard() noexcept override;
@@ -213,11 +215,14 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     void send_unsent() noexcept;
     void after_write();
     void update_water_marks();
-    void went_wrong(int error) noexcept;
+    void send_eof() noexcept;
+    // A call of the kernel's has failed with `error`.
+    void went_wrong(int error, const char* what = "send to ") noexcept;
     void read_failed(std::exception_ptr error) noexcept;
     void write_failed(std::exception_ptr error) noexcept;
     void stop_using() noexcept;
     void advance_close() noexcept;
+    bool begin_shutdown_timeout() noexcept;
     void lose() noexcept;
     void loop_closed() noexcept override;
     void close_descriptor() noexcept;

@@ -151,6 +151,8 @@ class ASYNCIO_API Timed {
     ~Timed() { disarm(); }
     void arm(EventLoop& loop, Delay delay);
     void disarm() noexcept;
+    // Neither disarmed nor told yet.
+    bool is_armed() const noexcept { return timer_ != nullptr; }
     virtual void timed_out() = 0;
 
   private:
