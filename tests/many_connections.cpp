@@ -13,6 +13,7 @@
 #include <cstring>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -70,13 +71,42 @@ Coro<> echo(Socket socket, Tally& tally) {
     }
     --tally.open;
 }
-Coro<> serve_sockets(const Socket& server, Tally& tally) {
+Coro<> serve_sockets(Socket server, Tally& tally) {
     co_await asyncio::task_group([&](asyncio::TaskGroup& group) -> Coro<> {
         for (std::size_t i = 0; i < connections; ++i) {
             asyncio::Accepted accepted = co_await asyncio::sock_accept(server);
             group.create_task(echo, std::move(accepted.socket), std::ref(tally));
         }
     });
+}
+
+// The same of streams. `server` ends when all have come and gone.
+Coro<> echo_stream(asyncio::StreamReader reader, asyncio::StreamWriter writer, Tally& tally,
+                   asyncio::Event& over) {
+    tally.most_open = std::max(tally.most_open, ++tally.open);
+    for (;;) {
+        const std::string_view data = co_await reader.peek();
+        if (data.empty()) break;
+        writer.write(data);
+        reader.consume(data.size());
+        co_await writer.drain();
+        ++tally.echoed;
+    }
+    writer.close();
+    co_await writer.wait_closed();
+    if (--tally.open == 0 && tally.most_open == connections) over.set();
+}
+Coro<> serve_streams(Socket listener, Tally& tally) {
+    asyncio::Event over;
+    const auto handler = [&](asyncio::StreamReader reader, asyncio::StreamWriter writer) {
+        return echo_stream(std::move(reader), std::move(writer), tally, over);
+    };
+    asyncio::ServerOptions options;
+    options.sock(std::move(listener));
+    auto server = co_await asyncio::start_server(handler, options);
+    co_await over.wait();
+    server.close();
+    co_await server.wait_closed();
 }
 
 // Connects, and goes on when all have: then says something and hears it. Whether it was the same.
@@ -96,12 +126,24 @@ Coro<> ask_by_socket(Address address, std::size_t number, asyncio::Barrier& all,
     if (answer == question) ++heard;
     co_await all.wait(); // none is closed before all have heard
 }
-Coro<std::size_t> ask_by_sockets(Address address) {
+Coro<> ask_by_stream(Address address, std::size_t number, asyncio::Barrier& all,
+                     std::size_t& heard) {
+    auto [reader, writer] = co_await asyncio::open_connection(address.host(), address.port());
+    co_await all.wait();
+    const std::string question = "connection " + std::to_string(number) + "\n";
+    writer.write(question);
+    const std::string answer = co_await reader.readline();
+    if (answer == question) ++heard;
+    co_await all.wait();
+    writer.close();
+    co_await writer.wait_closed();
+}
+template <class Ask> Coro<std::size_t> ask_all(Ask ask, Address address) {
     std::size_t heard = 0;
     asyncio::Barrier all(connections);
     co_await asyncio::task_group([&](asyncio::TaskGroup& group) -> Coro<> {
         for (std::size_t i = 0; i < connections; ++i) {
-            group.create_task(ask_by_socket(address, i, all, heard));
+            group.create_task(ask(address, i, all, heard));
             // Not more at once than the kernel holds for a server.
             if (i % 64 == 63) co_await asyncio::sleep(0.001);
         }
@@ -111,24 +153,36 @@ Coro<std::size_t> ask_by_sockets(Address address) {
 
 } // namespace
 
-TEST(ManyConnections, over_sockets_each_get_an_echo) {
+namespace {
+
+template <class Serve, class Ask> void expect_echoes(Serve serve, Ask ask) {
     const ManyDescriptors many;
     if (many.error() != 0) {
         GTEST_SKIP() << "this process may not have " << descriptors
                      << " descriptors: " << std::strerror(many.error());
     }
-    const Socket server = listening();
+    Socket server = listening();
     const Address address = server.getsockname();
     Process clients([&](Process::Parent& parent) {
         ::alarm(250);
-        parent.tell("heard " + std::to_string(asyncio::run(ask_by_sockets(address))));
+        parent.tell("heard " + std::to_string(asyncio::run(ask_all(ask, address))));
         return 0;
     });
     Tally tally;
-    asyncio::run(serve_sockets(server, tally));
+    asyncio::run(serve(std::move(server), tally));
     EXPECT_EQ(clients.line(), "heard " + std::to_string(connections));
     EXPECT_EQ(clients.wait(), "exited with 0");
     EXPECT_EQ(tally.most_open, connections);
     EXPECT_EQ(tally.echoed, connections);
     EXPECT_EQ(tally.open, 0U);
+}
+
+} // namespace
+
+TEST(ManyConnections, over_sockets_each_get_an_echo) {
+    expect_echoes(serve_sockets, ask_by_socket);
+}
+
+TEST(ManyConnections, over_streams_each_get_an_echo) {
+    expect_echoes(serve_streams, ask_by_stream);
 }
