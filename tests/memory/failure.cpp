@@ -620,6 +620,76 @@ TEST(MemoryFailure, in_queues) {
     });
 }
 
+Coro<> echo_lines(asyncio::StreamReader reader, asyncio::StreamWriter writer) {
+    for (;;) {
+        const std::string line = co_await reader.readline();
+        if (line.empty()) break;
+        writer.write(line);
+        co_await writer.drain();
+    }
+    writer.close();
+    co_await writer.wait_closed();
+}
+// Whoever is at the other end of what has failed sees an end that came too early.
+Coro<bool> talk(asyncio::StreamReader reader, asyncio::StreamWriter writer) {
+    // More than the kernel takes at once, so that some of it is kept.
+    const std::string much = std::string(500'000, 'x') + "\n";
+    writer.write(std::string(long_text) + "\n");
+    const std::string line = co_await reader.readline();
+    writer.write(much);
+    const auto rest = co_await asyncio::as_result(reader.readexactly(much.size()));
+    if (rest.failed_with<std::bad_alloc>()) std::rethrow_exception(rest.exception());
+    writer.close();
+    co_await writer.wait_closed();
+    co_return line == std::string(long_text) + "\n" && rest && *rest == much;
+}
+Coro<bool> tried(Coro<bool> talking) {
+    const auto result = co_await asyncio::as_result(std::move(talking));
+    if (result) co_return *result;
+    if (!result.failed_with<std::system_error>()) std::rethrow_exception(result.exception());
+    co_return false;
+}
+
+TEST(MemoryFailure, in_streams) {
+    fail_each("a pair of streams", Told::always, []() -> Coro<> {
+        auto both = asyncio::Socket::pair();
+        asyncio::ConnectionOptions options;
+        options.limit(1 << 20).sock(std::move(both.first));
+        auto ours = co_await asyncio::open_connection(options);
+        options.sock(std::move(both.second));
+        auto theirs = co_await asyncio::open_connection(options);
+        auto echo = create_task(echo_lines, std::move(theirs.first), std::move(theirs.second));
+        const auto talked = co_await asyncio::as_result(
+            create_task(tried(talk(std::move(ours.first), std::move(ours.second)))));
+        const auto echoed = co_await asyncio::as_result(echo);
+        if (echoed.failed_with<std::bad_alloc>()) std::rethrow_exception(echoed.exception());
+        if (!talked) std::rethrow_exception(talked.exception());
+        EXPECT_TRUE(*talked || echoed.exception() != nullptr);
+    });
+}
+
+TEST(MemoryFailure, in_servers) {
+    fail_each("a server of streams", Told::always, []() -> Coro<> {
+        asyncio::ServerOptions options;
+        options.limit(1 << 20);
+        auto server = co_await asyncio::start_server(echo_lines, "127.0.0.1", 0, options);
+        struct Close {
+            asyncio::Server& server;
+            ~Close() {
+                server.close();
+                server.abort_clients();
+            }
+        };
+        const Close close{server};
+        auto ours = co_await asyncio::open_connection("127.0.0.1", server.sockets().at(0).port(),
+                                                      asyncio::ConnectionOptions().limit(1 << 20));
+        co_await tried(talk(std::move(ours.first), std::move(ours.second)));
+        server.close();
+        server.abort_clients();
+        co_await server.wait_closed();
+    });
+}
+
 TEST(MemoryFailure, in_context_variables) {
     static asyncio::ContextVar<std::string> one("one", "none");
     static asyncio::ContextVar<int> two("two");
