@@ -325,8 +325,6 @@ Coro<> bind_server(ServerState& server, std::vector<std::string> hosts, std::uin
             unsupported = std::current_exception();
         }
     }
-    if (bound == 0 && unsupported == nullptr)
-        throw ValueError("a server got no host to listen at: name one, or give \"\" for all");
     if (bound == 0) std::rethrow_exception(unsupported);
 }
 
@@ -344,6 +342,24 @@ void bind_unix_server(ServerState& server, std::string_view path) {
                has_file && server.settings().cleanup_socket ? name : std::string());
 }
 
+namespace {
+
+// Serves from now on; a cancel in here closes it, since nobody has it to close.
+Coro<> begin_serving(Server server) {
+    server.state().start_serving();
+    std::exception_ptr cancelled;
+    try {
+        co_await sleep(0); // as in asyncio, so that who comes next finds it listening
+    } catch (...) {
+        cancelled = std::current_exception();
+    }
+    if (cancelled == nullptr) co_return;
+    server.close();
+    std::rethrow_exception(cancelled);
+}
+
+} // namespace
+
 Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts, std::uint16_t port,
                             std::shared_ptr<Socket> sock) {
     ServerState& state = server.state();
@@ -359,10 +375,7 @@ Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts, std::
     } else {
         co_await bind_server(state, std::move(hosts), port);
     }
-    if (state.settings().start_serving) {
-        state.start_serving();
-        co_await sleep(0); // as in asyncio, so that who comes next finds it listening
-    }
+    if (state.settings().start_serving) co_await begin_serving(server);
     co_return server;
 }
 
@@ -376,10 +389,7 @@ Coro<Server> bind_unix_and_start(Server server, std::string path, std::shared_pt
     } else {
         bind_unix_server(state, path);
     }
-    if (state.settings().start_serving) {
-        state.start_serving();
-        co_await sleep(0);
-    }
+    if (state.settings().start_serving) co_await begin_serving(server);
     co_return server;
 }
 
