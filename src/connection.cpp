@@ -75,7 +75,8 @@ Connection::Got Connection::nothing_received(std::span<char> into, std::size_t& 
         would_block(Direction::read);
         return Got::blocked;
     }
-    read_failed(make_system_error(errno, "recv from " + peer_.text()));
+    const int error = errno; // before anything else can change it
+    read_failed(make_system_error(error, "recv from " + peer_.text()));
     return Got::failed;
 }
 

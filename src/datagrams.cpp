@@ -376,8 +376,10 @@ Socket make_datagram_socket(const DatagramOptions& options) {
         if (uninterrupted([&] {
                 return current_system_calls().connect(socket.fileno(), remote->data(),
                                                       remote->size());
-            }) != 0)
-            throw_system_error(errno, "connect to " + remote->text());
+            }) != 0) {
+            const int error = errno;
+            throw_system_error(error, "connect to " + remote->text());
+        }
     }
     return socket;
 }

@@ -132,14 +132,12 @@ class Listener final : public ChannelWaiter, Timed {
         case ENOBUFS:
         case ENOMEM:
             turn_away(state, error);
-            backs_off_ = true;
-            arm(server_.loop(), 1);
+            back_off(state);
             server_.loop().tell([&] {
                 return ExceptionContext{
                     .message = "socket.accept() out of system resource: connections are turned "
                                "away; the server tries again in a second",
-                    .exception =
-                        make_system_error(error, "accept on " + socket_.getsockname().text())};
+                    .exception = failure(error)};
             });
             return false;
         case EINTR:
@@ -154,17 +152,32 @@ class Listener final : public ChannelWaiter, Timed {
         case EPERM:      // a firewall's rules
             return true; // that one is gone; see accept(2)
         default: {
-            const std::exception_ptr failure =
-                make_system_error(error, "accept on " + socket_.getsockname().text());
+            const std::exception_ptr why = failure(error);
             stop();
             server_.loop().tell([&] {
                 return ExceptionContext{
                     .message = "a server cannot accept connections any more, and listens no more "
                                "on this address",
-                    .exception = failure};
+                    .exception = why};
             });
             return false;
         }
+        }
+    }
+    void back_off(SocketState& state) noexcept {
+        try {
+            arm(server_.loop(), 1);
+            backs_off_ = true;
+        } catch (...) { // no memory for the timer: the next client to come is what it waits for
+            state.would_block(Direction::read);
+        }
+    }
+    // With the address, if that can be had now.
+    std::exception_ptr failure(int error) const noexcept {
+        try {
+            return make_system_error(error, "accept on " + socket_.getsockname().text());
+        } catch (...) {
+            return std::current_exception();
         }
     }
 

@@ -274,8 +274,9 @@ SockSendTo::Attempt SockSendTo::attempt() {
     return make_call(
         Direction::write, data_.size(), count_, [&](const SystemCalls& table, int descriptor) {
             const ssize_t count = table.sendmsg(descriptor, &message, MSG_NOSIGNAL);
-            if (count < 0 && !means_blocked(errno) && errno != EINTR)
-                throw_system_error(errno, std::string(name) + " to " + address_.text());
+            const int error = errno;
+            if (count < 0 && !means_blocked(error) && error != EINTR)
+                throw_system_error(error, std::string(name) + " to " + address_.text());
             return count;
         });
 }
@@ -438,8 +439,10 @@ detail::SocketState& Socket::state(const char* operation) const {
 
 void Socket::bind(const Address& address) {
     if (detail::current_system_calls().bind(state("bind").descriptor(), address.data(),
-                                            address.size()) != 0)
-        detail::throw_system_error(errno, "bind to " + address.text());
+                                            address.size()) != 0) {
+        const int error = errno;
+        detail::throw_system_error(error, "bind to " + address.text());
+    }
 }
 
 void Socket::listen(int backlog) {
