@@ -95,6 +95,12 @@ int the_descriptor() {
 
 const SystemCalls& real() { return SystemCalls::real(); }
 
+// What a broken stream would do, to see that it is noticed: ASYNCIO_FUZZ_BREAK=lose, or =sleep.
+bool breaks_by(const char* what) {
+    static const char* const variable = std::getenv("ASYNCIO_FUZZ_BREAK");
+    return variable != nullptr && std::strcmp(variable, what) == 0;
+}
+
 ssize_t fake_recv(int descriptor, void* buffer, std::size_t size, int flags) {
     if (descriptor != the_descriptor()) return real().recv(descriptor, buffer, size, flags);
     Kernel& k = *kernel;
@@ -125,7 +131,8 @@ ssize_t fake_recv(int descriptor, void* buffer, std::size_t size, int flags) {
         if (piece.empty()) k.pieces.pop_front();
     } while (k.tcp && got.size() < size && !k.pieces.empty());
     std::memcpy(buffer, got.data(), got.size());
-    const auto count = static_cast<ssize_t>(got.size());
+    const bool loses = got.size() > 20 && breaks_by("lose");
+    const auto count = static_cast<ssize_t>(got.size()) - (loses ? 1 : 0);
     k.seen.push_back({Event::data, std::move(got)});
     return count;
 }
@@ -142,6 +149,7 @@ int fake_epoll_ctl(int epoll, int operation, int descriptor, epoll_event* event)
 int told(epoll_event* events) {
     Kernel& k = *kernel;
     if (!k.attached || !std::exchange(k.edge, false)) return 0;
+    if (k.ended && breaks_by("sleep")) return 0;
     std::uint32_t state = EPOLLOUT;
     if (!k.is_drained()) state |= EPOLLIN;
     if (k.ended) state |= EPOLLRDHUP;
