@@ -411,6 +411,18 @@ TEST(Server, of_a_unix_socket_removes_a_path_that_was_left_and_its_own_when_it_c
         auto third = co_await start_unix_server(echo, path, ServerOptions().cleanup_socket(false));
         third.close();
         EXPECT_TRUE(std::filesystem::exists(path));
+        // One that is bound already has its path removed as well; one that is gone is no error.
+        std::filesystem::remove(path);
+        ServerOptions bound;
+        Socket socket(AF_UNIX, SOCK_STREAM);
+        socket.bind(Address::unix_path(path));
+        bound.sock(std::move(socket));
+        auto fourth = co_await start_unix_server(echo, "", bound);
+        auto to_fourth = co_await asyncio::open_unix_connection(path);
+        co_await expect_echo(to_fourth);
+        std::filesystem::remove(path);
+        fourth.close();
+        EXPECT_FALSE(fourth.is_serving());
         // What is no socket stays.
         const std::string file = folder.path + "/file";
         ::close(::creat(file.c_str(), 0600));

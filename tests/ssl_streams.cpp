@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <sys/socket.h>
@@ -297,6 +298,144 @@ TEST(SslStreams, are_aborted_when_an_upgrade_fails) {
         writer.close();
         server.close();
         co_await server.wait_closed();
+    });
+}
+
+TEST(SslStreams, send_what_is_kept_when_they_are_closed) {
+    asyncio::run([]() -> Coro<> {
+        const std::string much(1 << 20, 'x');
+        std::string received;
+        asyncio::Event done;
+        const auto sink = [&](StreamReader reader, StreamWriter) -> Coro<> {
+            co_await asyncio::sleep(20ms);
+            received = co_await reader.read();
+            done.set();
+        };
+        auto server = co_await asyncio::start_server(sink, "127.0.0.1", 0,
+                                                     ServerOptions().ssl(server_context()));
+        auto [reader, writer] = co_await connect(port_of(server), trusting());
+        writer.get_extra_info(asyncio::socket_info).setsockopt(SOL_SOCKET, SO_SNDBUF, 10'000);
+        writer.write(much);
+        EXPECT_GT(writer.get_write_buffer_size(), 0U);
+        writer.close();
+        writer.write("too late"); // dropped, as without TLS
+        co_await writer.wait_closed();
+        co_await done.wait();
+        EXPECT_TRUE(received == much) << received.size();
+        const std::string end = co_await reader.read();
+        EXPECT_EQ(end, "");
+        server.close();
+        co_await server.wait_closed();
+    });
+}
+
+// The peer says that it sends no more, and goes on reading, as TLS 1.3 lets it.
+TEST(SslStreams, send_what_is_kept_though_the_peer_has_ended) {
+    asyncio::run([]() -> Coro<> {
+        const std::string much(1 << 20, 'x');
+        std::size_t sent = 0;
+        const auto source = [&](StreamReader reader, StreamWriter writer) -> Coro<> {
+            writer.get_extra_info(asyncio::socket_info).setsockopt(SOL_SOCKET, SO_SNDBUF, 10'000);
+            writer.write(much);
+            const std::string end = co_await reader.read();
+            EXPECT_EQ(end, "bye");
+            sent = much.size() - writer.get_write_buffer_size();
+            writer.close();
+            co_await writer.wait_closed();
+        };
+        auto server = co_await asyncio::start_server(source, "127.0.0.1", 0,
+                                                     ServerOptions().ssl(server_context()));
+        auto [reader, writer] = co_await connect(port_of(server), trusting());
+        const std::string first = co_await reader.readexactly(1000);
+        writer.write("bye");
+        const std::string rest = co_await reader.readexactly(much.size() - 1000);
+        EXPECT_TRUE(first + rest == much);
+        writer.close();
+        co_await writer.wait_closed();
+        server.close();
+        co_await server.wait_closed();
+        EXPECT_GT(sent, 0U);
+    });
+}
+
+TEST(SslStreams, are_many_at_once_and_take_lists_of_pieces) {
+    asyncio::run([]() -> Coro<> {
+        auto server = co_await serve(server_context());
+        const ConnectionOptions options = trusting();
+        std::vector<asyncio::Task<>> all;
+        const auto talk = [&](int number) -> Coro<> {
+            auto [reader, writer] = co_await connect(port_of(server), options);
+            const std::string middle = std::to_string(number);
+            const std::vector<asyncio::ReadableBytes> pieces = {"number ", middle, "\n"};
+            for (int i = 0; i < 10; ++i) {
+                writer.writelines(std::span<const asyncio::ReadableBytes>(pieces));
+                const std::string line = co_await reader.readline();
+                EXPECT_EQ(line, "number " + middle + "\n");
+            }
+            writer.close();
+            co_await writer.wait_closed();
+        };
+        for (int i = 0; i < 40; ++i) all.push_back(create_task(talk, i));
+        for (const auto& task : all) co_await task;
+        server.close();
+        co_await server.wait_closed();
+    });
+}
+
+TEST(SslStreams, are_not_upgraded_twice_nor_while_somebody_reads) {
+    asyncio::run([]() -> Coro<> {
+        auto server = co_await serve(server_context());
+        auto [reader, writer] = co_await connect(port_of(server), trusting());
+        const auto twice = co_await as_result(writer.start_tls(client_context()));
+        EXPECT_EQ(what_of(twice), "start_tls() on a connection that speaks TLS already");
+        writer.close();
+        co_await writer.wait_closed();
+        server.close();
+        co_await server.wait_closed();
+
+        auto plain = co_await asyncio::start_server(echo, "127.0.0.1", 0);
+        auto [from, to] = co_await asyncio::open_connection("127.0.0.1", port_of(plain));
+        auto reading = create_task([](StreamReader it) -> Coro<std::string> {
+            std::string data = co_await it.read(5);
+            co_return data;
+        }(from));
+        co_await asyncio::sleep(0);
+        const auto during = co_await as_result(to.start_tls(client_context()));
+        EXPECT_TRUE(what_of(during).starts_with("start_tls() while a coroutine waits"))
+            << what_of(during);
+        to.write("still");
+        const std::string text = co_await reading;
+        EXPECT_EQ(text, "still");
+        to.close();
+        co_await to.wait_closed();
+        plain.close();
+        co_await plain.wait_closed();
+    });
+}
+
+TEST(SslStreams, whose_upgrade_is_cancelled_or_takes_too_long_are_aborted) {
+    asyncio::run([]() -> Coro<> {
+        const auto silent = [](StreamReader reader, StreamWriter) -> Coro<> {
+            static_cast<void>(co_await as_result(reader.read()));
+        };
+        auto server = co_await asyncio::start_server(silent, "127.0.0.1", 0);
+        auto late = co_await asyncio::open_connection("127.0.0.1", port_of(server));
+        const auto timed_out = co_await as_result(late.second.start_tls(
+            client_context(), asyncio::StartTlsOptions().ssl_handshake_timeout(20ms)));
+        EXPECT_TRUE(timed_out.failed_with<asyncio::TimeoutError>()) << what_of(timed_out);
+        EXPECT_TRUE(late.second.is_closing());
+
+        auto other = co_await asyncio::open_connection("127.0.0.1", port_of(server));
+        auto upgrading = create_task([](StreamWriter writer) -> Coro<> {
+            co_await writer.start_tls(client_context());
+        }(other.second));
+        co_await asyncio::sleep(5ms);
+        upgrading.cancel();
+        const auto cancelled = co_await as_result(upgrading);
+        EXPECT_TRUE(cancelled.failed_with<asyncio::CancelledError>()) << what_of(cancelled);
+        EXPECT_TRUE(other.second.is_closing());
+        server.close();
+        co_await server.wait_closed(); // both are gone
     });
 }
 
