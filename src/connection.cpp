@@ -37,6 +37,8 @@ Connection::Connection(EventLoop& loop, int descriptor, const Address& peer)
 }
 
 Connection::~Connection() {
+    // Not lost, but forgotten by a loop that closes.
+    if (list_ != nullptr) std::exchange(list_, nullptr)->leave(*this);
     close_descriptor();
     received_.release(nullptr);
     kept_.release(nullptr);
