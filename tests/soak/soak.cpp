@@ -66,7 +66,7 @@ namespace ssl = asyncio::ssl;
 
 namespace {
 
-constexpr int most_descriptors = 64;
+int most_descriptors = 64; // --descriptors N
 // What the heap may have grown by between the end of the warm-up and the end: pools and tables grow
 // with the largest crowd so far, not with time.
 constexpr std::size_t memory_bound = 256 * 1024;
@@ -793,8 +793,12 @@ Settings settings_of(int count, char** arguments) {
         } else if (argument == "--seed" && i + 1 < count &&
                    value(arguments[i + 1], settings.seed)) {
             ++i;
+        } else if (argument == "--descriptors" && i + 1 < count &&
+                   value(arguments[i + 1], most_descriptors) && most_descriptors > 0) {
+            ++i;
         } else if (!value(argument, settings.seconds)) {
-            fail("cannot read '" + std::string(argument) + "'; asyncio_soak [SECONDS] [--seed N]");
+            fail("cannot read '" + std::string(argument) +
+                 "'; asyncio_soak [SECONDS] [--seed N] [--descriptors N]");
         }
     }
     return settings;
@@ -807,7 +811,8 @@ int main(int count, char** arguments) {
     std::printf("soak: %.0f s with %d descriptors, seed %llu\n", soak.settings.seconds,
                 most_descriptors, static_cast<unsigned long long>(soak.settings.seed));
     std::fflush(stdout);
-    rlimit limit{most_descriptors, most_descriptors};
+    const auto most = static_cast<rlim_t>(most_descriptors);
+    rlimit limit{most, most};
     if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) fail("cannot set the limit of descriptors");
     const int before = open_descriptors();
     {
