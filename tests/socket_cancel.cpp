@@ -162,9 +162,11 @@ TEST(SocketCancel, each_wait_may_time_out_and_be_made_again) {
             outcomes.push_back(co_await times_out(asyncio::sock_accept(server)));
             EXPECT_EQ(outcomes, std::vector<bool>(8, true));
             // Drained, so that the next round has to fill it again.
-            const auto drained = co_await asyncio::as_result(
-                asyncio::wait_for(receive_all(both.first, SIZE_MAX), 20ms));
-            EXPECT_TRUE(drained.failed_with<asyncio::TimeoutError>());
+            for (bool more = true; more;) {
+                const auto got = co_await asyncio::as_result(
+                    asyncio::wait_for(asyncio::sock_recv(both.first, 1 << 20), 20ms));
+                more = got.has_value();
+            }
         }
     });
 }
