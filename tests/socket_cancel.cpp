@@ -24,7 +24,6 @@ using asyncio_test::connected;
 using asyncio_test::failure_of;
 using asyncio_test::listening;
 using asyncio_test::receive;
-using asyncio_test::receive_all;
 
 namespace {
 
