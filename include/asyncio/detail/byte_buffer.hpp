@@ -87,7 +87,7 @@ template <class Blocks> class ByteBuffer {
         if (capacity == Blocks::block_size) ++capacity;
         char* memory = static_cast<char*>(::operator new(capacity));
         const std::size_t kept = size();
-        if (kept != 0) std::memcpy(memory, memory_ + begin_, kept);
+        if (memory_ != nullptr) std::memcpy(memory, memory_ + begin_, kept);
         release(&blocks);
         memory_ = memory;
         capacity_ = capacity;
