@@ -2,6 +2,7 @@
 #include "support/in_virtual_time.hpp"
 #include "support/reports.hpp"
 #include "support/streams.hpp"
+#include "support/temporary_folder.hpp"
 
 #include <asyncio/asyncio.hpp>
 #include <asyncio/testing/faults.hpp>
@@ -80,16 +81,6 @@ template <class Body> void with_faults(Body body) {
     asyncio::run(body(), asyncio::RunOptions().clock(clock).loop(
                              asyncio::LoopOptions().system_calls(Faults::table())));
 }
-
-struct Folder {
-    std::string path = "/tmp/asyncio_XXXXXX";
-    Folder() {
-        if (::mkdtemp(path.data()) == nullptr) throw std::runtime_error("mkdtemp");
-    }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    ~Folder() { std::filesystem::remove_all(path); }
-};
 
 } // namespace
 
@@ -384,8 +375,8 @@ TEST(Server, passes_over_connections_that_are_gone_and_ends_with_errors_that_sta
 }
 
 TEST(Server, of_a_unix_socket_removes_a_path_that_was_left_and_its_own_when_it_closes) {
-    const Folder folder;
-    const std::string path = folder.path + "/socket";
+    const asyncio_test::TemporaryFolder folder;
+    const std::string path = folder.file("socket");
     asyncio::run([&]() -> Coro<> {
         {
             Socket dead(AF_UNIX, SOCK_STREAM);
@@ -424,7 +415,7 @@ TEST(Server, of_a_unix_socket_removes_a_path_that_was_left_and_its_own_when_it_c
         fourth.close();
         EXPECT_FALSE(fourth.is_serving());
         // What is no socket stays.
-        const std::string file = folder.path + "/file";
+        const std::string file = folder.file("file");
         ::close(::creat(file.c_str(), 0600));
         const std::string text = co_await failure_of(start_unix_server(echo, file));
         EXPECT_NE(text.find(std::generic_category().message(EADDRINUSE)), std::string::npos)

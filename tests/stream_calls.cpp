@@ -4,8 +4,10 @@
 #include <asyncio/testing/faults.hpp>
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 using asyncio::Coro;
@@ -32,6 +34,24 @@ long all_calls(const Faults& faults) {
 }
 
 } // namespace
+
+// So that drain() and wait_closed() tell, and the peer is not left to wait for an end.
+TEST(StreamCalls, a_shutdown_that_fails_is_an_error) {
+    Faults faults;
+    asyncio::run(
+        [](Faults& made) -> Coro<> {
+            auto both = asyncio::Socket::pair();
+            asyncio::ConnectionOptions options;
+            options.sock(std::move(both.first));
+            auto [reader, writer] = co_await asyncio::open_connection(options);
+            made.make({SystemCall::shutdown, ENOBUFS});
+            writer.write_eof();
+            const auto drained = co_await asyncio::as_result(writer.drain());
+            EXPECT_TRUE(drained.failed_with<std::system_error>());
+            EXPECT_EQ(made.fired(SystemCall::shutdown), 1);
+        }(faults),
+        asyncio::RunOptions().loop(asyncio::LoopOptions().system_calls(Faults::table())));
+}
 
 // A receive, a send, and a wait in each turn: at either end, since both are in one loop here.
 TEST(StreamCalls, an_echo_takes_three_at_each_end) {

@@ -7,6 +7,8 @@
 //     context.load_cert_chain(server.certificate, server.key);
 #pragma once
 
+#include "support/temporary_folder.hpp"
+
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -26,26 +28,6 @@
 #include <vector>
 
 namespace asyncio_test {
-
-class TemporaryFolder {
-  public:
-    TemporaryFolder() {
-        std::string name = (std::filesystem::temp_directory_path() / "asyncio_XXXXXX").string();
-        if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make " + name);
-        path_ = name;
-    }
-    TemporaryFolder(const TemporaryFolder&) = delete;
-    TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-    ~TemporaryFolder() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path_, ignored);
-    }
-    std::string file(const std::string& name) const { return path_ + "/" + name; }
-    const std::string& path() const noexcept { return path_; }
-
-  private:
-    std::string path_;
-};
 
 inline std::string contents_of(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
