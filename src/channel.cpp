@@ -37,20 +37,20 @@ char* Io::make_block() { return static_cast<char*>(::operator new(block_size)); 
 void Io::drop_block(char* block) noexcept { ::operator delete(block, block_size); }
 
 void ChannelWaiter::unlink() noexcept {
-    Edges::List& list = waited_for_->lists[static_cast<std::size_t>(direction_)];
+    Edges::List& list = edges_->lists[static_cast<std::size_t>(direction_)];
     auto* next = static_cast<ChannelWaiter*>(next_link);
-    if (previous_ != nullptr) {
-        previous_->next_link = next;
-    } else {
+    if (list.first == this) {
         list.first = next;
+    } else {
+        previous_->next_link = next;
     }
-    (next != nullptr ? next->previous_ : list.last) = previous_;
+    if (list.first != nullptr) (next != nullptr ? next : list.first)->previous_ = previous_;
     state_ = idle;
 }
 
-void ChannelWaiter::wait_a_turn(Channel& channel) noexcept {
+void ChannelWaiter::wait_a_turn() noexcept {
     state_ = queued;
-    channel.loop().core().ready.push(*this);
+    Channel::of(*edges_).loop().core().ready.push(*this);
 }
 
 Channel::~Channel() { detach(); }
@@ -79,15 +79,15 @@ void Channel::detach() noexcept {
     loop.backend_while_closing().detach(watched_);
     io_ = nullptr;
     watched_ = -1;
-    readable = writable = true;
-    forget_hangup();
+    clear(unreadable | unwritable | hangup | reads_on);
+    if (!loop.is_closed()) {
+        lists[0].queue_all(loop.core().ready);
+        lists[1].queue_all(loop.core().ready);
+        return;
+    }
     ReadyQueue waiters;
     lists[0].queue_all(waiters);
     lists[1].queue_all(waiters);
-    if (!loop.is_closed()) {
-        loop.core().ready.append(waiters);
-        return;
-    }
     // Nobody runs any more. Who waited may own the channel, which is not touched from here on.
     while (!waiters.empty()) {
         auto& waiter = static_cast<ChannelWaiter&>(waiters.pop());
@@ -103,11 +103,16 @@ void Channel::wake(Direction direction) noexcept {
 bool IoOperation::try_once() noexcept {
     try {
         if (attempt() == Attempt::blocked) return false;
-        done_ = true;
+        set_done();
     } catch (...) {
-        failure_ = std::current_exception();
+        set_failed(std::current_exception());
     }
     return true;
+}
+
+void IoOperation::set_failed(std::exception_ptr failure) noexcept {
+    ::new (static_cast<void*>(failure_)) std::exception_ptr(std::move(failure));
+    outcome_ = Outcome::failed;
 }
 
 CancelOutcome IoOperation::try_cancel() noexcept {
@@ -118,12 +123,12 @@ CancelOutcome IoOperation::try_cancel() noexcept {
 bool IoOperation::go_on() noexcept {
     begin_run();
     if (task_->cancel_due() || try_once()) return true;
-    wait_for(channel_.edges(), direction);
+    wait_for(direction);
     return false;
 }
 
 void IoOperation::run() {
-    if (go_on()) task_->step();
+    if (go_on()) task_->step_here();
 }
 
 void IoOperation::run_in_debug() {
@@ -133,9 +138,27 @@ void IoOperation::run_in_debug() {
 void IoOperation::throw_failure() { std::rethrow_exception(take_failure()); }
 
 std::exception_ptr IoOperation::take_failure() noexcept {
-    if (done_) return nullptr;
-    if (failure_ != nullptr) return std::move(failure_);
-    return task_->take_cancelled();
+    if (is_done()) return nullptr;
+    if (std::exchange(outcome_, Outcome::told) != Outcome::failed) return task_->take_cancelled();
+    auto& failure = *std::launder(reinterpret_cast<std::exception_ptr*>(failure_));
+    std::exception_ptr taken = std::move(failure);
+    failure.~exception_ptr();
+    return taken;
+}
+
+void IoOperation::refuse_second_await() noexcept {
+    clean_up();
+    try {
+        throw RuntimeError("cannot reuse already awaited operation: call the function again");
+    } catch (...) {
+        set_failed(std::current_exception());
+    }
+}
+
+// It has failed and nobody was told; was never awaited; or its frame is destroyed while it waits.
+void IoOperation::clean_up() noexcept {
+    stop_waiting();
+    if (outcome_ == Outcome::failed) static_cast<void>(take_failure());
 }
 
 } // namespace detail

@@ -26,8 +26,8 @@ OwnedDescriptor::~OwnedDescriptor() {
 }
 
 Connection::Connection(EventLoop& loop, int descriptor, const Address& peer)
-    : descriptor_(descriptor), peer_(peer),
-      short_read_is_the_end_(peer.family() == AF_INET || peer.family() == AF_INET6) {
+    : descriptor_(descriptor), peer_(peer) {
+    if (peer.family() != AF_INET && peer.family() != AF_INET6) set(reads_on);
     try {
         attach(loop, descriptor);
     } catch (...) {
@@ -65,36 +65,43 @@ Address Connection::sockname() const {
 
 // --- reading
 
-Connection::Got Connection::nothing_received(std::span<char> into, std::size_t& count,
-                                             ssize_t result) {
-    if (result == 0) {
-        reads_plainly_ = false;
-        if (tls_ == nullptr) peer_ended_ = true;
-        return Got::end;
+Connection::Got Connection::receive(std::span<char> into, std::size_t& count) {
+    while (!has(unreadable)) {
+        if (receive_now(into, count)) return Got::data;
+        if (has(reads_slowly)) return read_error_ != nullptr ? Got::failed : Got::end;
     }
-    if (errno == EINTR) return receive(into, count);
-    if (errno == EAGAIN) {
-        would_block(Direction::read);
-        return Got::blocked;
+    return Got::blocked;
+}
+
+void Connection::nothing_received(ssize_t result) {
+    if (result == 0) {
+        set(reads_slowly);
+        peer_ended_ = true;
+        return;
     }
     const int error = errno; // before anything else can change it
+    if (error == EINTR) return;
+    if (error == EAGAIN) {
+        would_block(Direction::read);
+        return;
+    }
     read_failed(make_system_error(error, "recv from " + peer_.text()));
-    return Got::failed;
 }
 
 Connection::Got Connection::fill(std::size_t at_least) {
     std::size_t count = 0;
     Got got = Got::blocked;
-    if (!reads_plainly_) [[unlikely]] {
+    if (has(reads_slowly)) [[unlikely]] {
         if (closing_ || peer_ended_) return Got::end;
         if (read_error_ != nullptr) return Got::failed;
         if (!believed(Direction::read) && !tls_may_have_more_) return Got::blocked;
         got = read_tls(received_.room(io(), at_least), count);
     } else {
-        if (!believed(Direction::read)) return Got::blocked;
+        if (has(unreadable)) return Got::blocked;
         got = receive(received_.room(io(), at_least), count);
     }
     if (got == Got::data) received_.filled(count);
+    give_back_room();
     return got;
 }
 
@@ -102,18 +109,17 @@ Connection::Got Connection::read_slowly(std::span<char> into, std::size_t& count
     if (received_.empty()) {
         if (closing_ || peer_ended_) return Got::end;
         if (read_error_ != nullptr) return Got::failed;
-        return read_tls(into, count);
+        return tls_ != nullptr ? read_tls(into, count) : receive(into, count);
     }
     count = std::min(into.size(), received_.size());
     std::memcpy(into.data(), received_.view().data(), count);
-    received_.consume(count);
+    consume(count);
     return Got::data;
 }
 
 void Connection::read_failed(std::exception_ptr error) noexcept {
     read_error_ = std::move(error);
-    reads_plainly_ = false;
-    complains_ = true; // so does drain(), as in asyncio
+    set(reads_slowly | complains); // so does drain(), as in asyncio
 }
 
 // --- writing
@@ -135,23 +141,21 @@ bool Connection::refuses_data() noexcept {
     return true;
 }
 
-void Connection::write(std::string_view data) {
-    if (!writes_plainly_ || !kept_.empty() || !believed(Direction::write) || data.empty())
-        [[unlikely]] {
-        write_slowly(data);
-        return;
-    }
-    const ssize_t sent = io().calls().send(descriptor_, data.data(), data.size(), MSG_NOSIGNAL);
-    if (sent != static_cast<ssize_t>(data.size())) [[unlikely]] {
-        keep_rest(data, sent);
-    }
+void Connection::keep(std::string_view data) {
+    kept_.append(io(), data);
+    set(keeps);
+}
+
+void Connection::drop_kept() noexcept {
+    kept_.clear();
+    clear(keeps);
 }
 
 void Connection::write_slowly(std::string_view data) {
     if (eof_wanted_) throw RuntimeError("Cannot call write() after write_eof()");
     if (refuses_data() || data.empty()) return;
     if (tls_ == nullptr) {
-        kept_.append(io(), data);
+        keep(data);
     } else if (!handshake_over_) {
         throw RuntimeError("write() while the TLS handshake is under way: await it first");
     } else if (tls_->write(data) == TlsSession::Status::failed) {
@@ -178,7 +182,7 @@ void Connection::keep_rest(std::string_view data, ssize_t sent) {
     }
     would_block(Direction::write);
     try {
-        kept_.append(io(), data.substr(static_cast<std::size_t>(sent)));
+        keep(data.substr(static_cast<std::size_t>(sent)));
     } catch (...) {
         cut_off(sent > 0);
         throw;
@@ -193,8 +197,7 @@ void Connection::cut_off(bool has_begun) noexcept {
 }
 
 void Connection::write(std::span<const ReadableBytes> parts) {
-    if (!writes_plainly_ || parts.size() > parts_at_once || !kept_.empty() ||
-        !believed(Direction::write)) {
+    if (has(unwritable | writes_slowly | keeps) || parts.size() > parts_at_once) {
         for (const ReadableBytes& part : parts) write(part);
         return;
     }
@@ -227,7 +230,7 @@ void Connection::write(std::span<const ReadableBytes> parts) {
         const std::size_t skipped = std::min(sent, part.size());
         part.remove_prefix(skipped);
         sent -= skipped;
-        if (!part.empty()) kept_.append(io(), part);
+        if (!part.empty()) keep(part);
     }
     after_write();
 }
@@ -237,6 +240,7 @@ void Connection::take_unsent(std::size_t count) noexcept {
         tls_->take_output(count);
     } else {
         kept_.consume(count);
+        if (kept_.empty()) clear(keeps);
     }
 }
 
@@ -266,11 +270,11 @@ void Connection::after_write() {
 
 void Connection::update_water_marks() {
     const std::size_t size = write_buffer_size();
-    if (!paused_ && size > high_water_) {
-        paused_ = true;
+    if (!has(paused) && size > high_water_) {
+        set(paused);
         writing_paused();
-    } else if (paused_ && size <= low_water_) {
-        paused_ = false;
+    } else if (has(paused) && size <= low_water_) {
+        clear(paused);
         if (!closing_) writing_resumed();
     }
 }
@@ -298,7 +302,7 @@ void Connection::write_eof() {
     }
     if (closing_ || eof_wanted_) return;
     eof_wanted_ = true;
-    writes_plainly_ = false;
+    set(writes_slowly);
     if (unsent().empty() && write_error_ == nullptr) send_eof();
 }
 
@@ -317,9 +321,8 @@ void Connection::went_wrong(int error, const char* what) noexcept {
 
 void Connection::write_failed(std::exception_ptr error) noexcept {
     write_error_ = std::move(error);
-    writes_plainly_ = false;
-    complains_ = true;
-    kept_.clear();
+    set(writes_slowly | complains);
+    drop_kept();
     writing_failed();
 }
 
@@ -332,9 +335,7 @@ void Connection::writing_failed() noexcept {
 
 void Connection::stop_using() noexcept {
     closing_ = true;
-    reads_plainly_ = false;
-    writes_plainly_ = false;
-    complains_ = true;
+    set(reads_slowly | writes_slowly | complains);
 }
 
 void Connection::close() noexcept {
@@ -396,7 +397,7 @@ void Connection::abort(std::exception_ptr why) noexcept {
     loss_ = std::move(why);
     if (!is_attached()) return;
     closer_.end();
-    kept_.clear();
+    drop_kept();
     if (!was_closing) {
         wake(Direction::read);
         reading_stopped();
@@ -423,7 +424,7 @@ void Connection::loop_closed() noexcept {
 void Connection::Sender::wait() noexcept {
     if (is_waiting()) return;
     connection.retain();
-    wait_for(connection.edges(), Direction::write);
+    wait_for(Direction::write);
 }
 
 void Connection::Sender::come_up_soon() noexcept {
@@ -433,7 +434,7 @@ void Connection::Sender::come_up_soon() noexcept {
     } else {
         connection.retain();
     }
-    wait_a_turn(connection);
+    wait_a_turn();
 }
 
 void Connection::Sender::discard() noexcept {
@@ -472,6 +473,7 @@ void Connection::Sender::run() {
         wait();
     } else {
         c.kept_.release(&c.io());
+        c.clear(keeps);
         if (c.eof_wanted_ && !c.eof_sent_) {
             c.send_eof();
             if (c.finishing_) return;
@@ -491,19 +493,29 @@ void Connection::Sender::run() {
 void Connection::start_tls(std::unique_ptr<TlsSession> session, Delay shutdown_timeout) {
     session->feed(received_.view());
     tls_ = std::move(session);
-    reads_plainly_ = false;
-    writes_plainly_ = false;
+    set(reads_slowly | writes_slowly);
     shutdown_timeout_ = shutdown_timeout;
-    received_.clear();
+    consume(received_.size());
 }
 
 Connection::Got Connection::receive_ciphertext(std::span<char> block, std::size_t& count) {
     if (tcp_ended_) return Got::end;
-    const Got got = receive(block, count);
-    if (got != Got::end) return got;
-    tcp_ended_ = true;
-    tls_->feed_eof();
-    return Got::data; // the session says what that means
+    while (!has(unreadable)) {
+        const ssize_t result = io().calls().recv(descriptor_, block.data(), block.size(), 0);
+        if (result > 0) {
+            count = static_cast<std::size_t>(result);
+            if (count < block.size()) read_short();
+            return Got::data;
+        }
+        if (result == 0) {
+            tcp_ended_ = true;
+            tls_->feed_eof();
+            return Got::data; // the session says what that means
+        }
+        nothing_received(result);
+        if (read_error_ != nullptr) return Got::failed;
+    }
+    return Got::blocked;
 }
 
 Connection::Got Connection::feed_tls() {
@@ -593,7 +605,7 @@ void Connection::Closer::limit(Delay timeout) {
 
 void Connection::Closer::begin() noexcept {
     connection.retain();
-    wait_a_turn(connection); // the peer may have closed already
+    wait_a_turn(); // the peer may have closed already
 }
 
 void Connection::Closer::end() noexcept {
@@ -621,7 +633,7 @@ void Connection::Closer::run() {
             const Got got = c.feed_tls();
             if (got == Got::blocked) {
                 c.retain();
-                wait_for(c.edges(), Direction::read);
+                wait_for(Direction::read);
                 return;
             }
             if (got != Got::data) break;

@@ -222,10 +222,10 @@ namespace detail {
 
 DatagramRecv::Attempt DatagramRecv::attempt() {
     const SystemCalls& table = calls();
-    const Block block(socket_.io());
+    const Block block(socket().io());
     std::string_view data;
     Address address;
-    if (!receive_whole(socket_, table, name, block, data_, data, address)) return Attempt::blocked;
+    if (!receive_whole(socket(), table, name, block, data_, data, address)) return Attempt::blocked;
     if (data.data() != data_.data()) data_.assign(data);
     data_.resize(data.size());
     return Attempt::done;
@@ -233,9 +233,10 @@ DatagramRecv::Attempt DatagramRecv::attempt() {
 
 DatagramRecvFrom::Attempt DatagramRecvFrom::attempt() {
     const SystemCalls& table = calls();
-    const Block block(socket_.io());
+    const Block block(socket().io());
     std::string_view data;
-    if (!receive_whole(socket_, table, name, block, data_, data, address_)) return Attempt::blocked;
+    if (!receive_whole(socket(), table, name, block, data_, data, address_))
+        return Attempt::blocked;
     if (data.data() != data_.data()) data_.assign(data);
     data_.resize(data.size());
     return Attempt::done;
@@ -249,9 +250,9 @@ DatagramRecvInto::Attempt DatagramRecvInto::attempt() {
     message.msg_name = &storage;
     message.msg_iov = &part;
     message.msg_iovlen = 1;
-    const ssize_t size = receive_by(socket_, table, name, [&] {
+    const ssize_t size = receive_by(socket(), table, name, [&] {
         message.msg_namelen = sizeof storage;
-        return table.recvmsg(socket_.descriptor(), &message, MSG_TRUNC);
+        return table.recvmsg(socket().descriptor(), &message, MSG_TRUNC);
     });
     if (size < 0) return Attempt::blocked;
     received_.full_size = static_cast<std::size_t>(size);
@@ -278,22 +279,23 @@ DatagramRecvMany::Attempt DatagramRecvMany::attempt() {
     }
     // If it gives fewer, there may be an error left, of which no edge tells: so the socket is
     // believed in until it says EAGAIN.
-    const int got = receive_by(socket_, table, name, [&] {
-        return table.recvmmsg(socket_.descriptor(), messages, static_cast<unsigned>(count),
+    const int got = receive_by(socket(), table, name, [&] {
+        return table.recvmmsg(socket().descriptor(), messages, static_cast<unsigned>(count),
                               MSG_TRUNC, nullptr);
     });
     if (got < 0) return Attempt::blocked;
     count_ = static_cast<std::size_t>(got);
     for (std::size_t i = 0; i < count_; ++i)
         slots_[i].set(messages[i].msg_len, address_of(messages[i].msg_hdr));
-    spend_for(socket_.io(), count_);
+    spend_for(socket().io(), count_);
     return Attempt::done;
 }
 
 DatagramSend::Attempt DatagramSend::attempt() {
     const SystemCalls& table = calls();
     direction = Direction::write;
-    return send_one(socket_, table, address_.family() != AF_UNSPEC ? name : "send", data_, address_)
+    return send_one(socket(), table, address_.family() != AF_UNSPEC ? name : "send", data_,
+                    address_)
                ? Attempt::done
                : Attempt::blocked;
 }
@@ -318,13 +320,13 @@ DatagramSendMany::Attempt DatagramSendMany::attempt() {
         messages[i].msg_hdr.msg_iov = &parts[i];
         messages[i].msg_hdr.msg_iovlen = 1;
     }
-    const int sent = send_by(socket_, table, name, address(0), [&] {
-        return table.sendmmsg(socket_.descriptor(), messages, static_cast<unsigned>(count),
+    const int sent = send_by(socket(), table, name, address(0), [&] {
+        return table.sendmmsg(socket().descriptor(), messages, static_cast<unsigned>(count),
                               MSG_NOSIGNAL);
     });
     if (sent < 0) return Attempt::blocked;
     count_ = static_cast<std::size_t>(sent);
-    spend_for(socket_.io(), count_);
+    spend_for(socket().io(), count_);
     return Attempt::done;
 }
 
@@ -645,7 +647,7 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
     class Node final : public ChannelWaiter {
       public:
         Node(DatagramTransportState& state, void (*work)(DatagramTransportState&)) noexcept
-            : state_(state), work_(work) {}
+            : ChannelWaiter(state.channel_.edges()), state_(state), work_(work) {}
         using ChannelWaiter::wait_a_turn;
         using ChannelWaiter::wait_for;
 
@@ -795,9 +797,9 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
             force_close(nullptr);
         } else if (channel_.believed(direction) ||
                    (direction == Direction::read && channel_.may_have_errors)) {
-            node.wait_a_turn(channel_);
+            node.wait_a_turn();
         } else {
-            node.wait_for(channel_.edges(), direction);
+            node.wait_for(direction);
         }
     }
 

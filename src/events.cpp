@@ -299,13 +299,12 @@ struct EventLoop::Shuffle {
     void permute(detail::ReadyQueue& ready) {
         batch.clear();
         callbacks.clear();
-        for (detail::Runnable* node = ready.first();; node = node->next_link) {
+        for (detail::Runnable* node = ready.first(); node != nullptr; node = node->next_link) {
             batch.push_back(node);
             if (node->keeps_order()) callbacks.push_back(node);
-            if (node == ready.last()) break;
         }
         for (std::size_t i = batch.size(); i > 1; --i) std::swap(batch[i - 1], batch[draw(i)]);
-        ready = detail::ReadyQueue();
+        ready.take_all();
         auto next_callback = callbacks.begin();
         for (detail::Runnable* node : batch) {
             ready.push(node->keeps_order() ? **next_callback++ : *node);
@@ -415,7 +414,7 @@ void EventLoop::run_ready_watched() {
     if (shuffle_ != nullptr && !std::exchange(shuffle_->interrupted, true))
         shuffle_->permute(core_.ready);
     const bool debug = get_debug();
-    for (const detail::Runnable* last = core_.ready.last();;) {
+    for (const detail::Runnable* last = detail::last_of(core_.ready.first());;) {
         detail::Runnable& next = core_.ready.pop();
         const bool is_last = &next == last;
         if (debug) {
@@ -439,6 +438,10 @@ template <bool Plain> ASYNCIO_ALWAYS_INLINE inline void EventLoop::run_once() {
         } else if (!door_.empty()) {
             door_.take_all(core_.ready);
         }
+    } else if (core_.timers.empty() && !jumps_) {
+        const int found = backend_->wait(door_.try_fall_asleep() ? Backend::no_timeout : 0);
+        door_.take_all(core_.ready);
+        backend_->tell(found, core_.ready);
     } else {
         wait_for_work();
     }
@@ -466,12 +469,11 @@ ASYNCIO_ALWAYS_INLINE inline void EventLoop::run_batch() {
     // What is left when KeyboardInterrupt or SystemExit comes out waits for the next turn.
     struct Batch {
         detail::ReadyQueue& ready;
-        detail::ReadyQueue all = ready.take_all();
-        detail::Runnable* next = all.first();
+        detail::Runnable* next = ready.take_all();
         explicit Batch(detail::ReadyQueue& queue) noexcept : ready(queue) {}
         ~Batch() {
             if (next != nullptr) [[unlikely]] {
-                ready.prepend(*next, *all.last());
+                ready.prepend(*next, *detail::last_of(next));
             }
         }
     };

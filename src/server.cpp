@@ -18,7 +18,8 @@ namespace detail {
 class Listener final : public ChannelWaiter, Timed {
   public:
     Listener(ServerState& server, Socket socket, std::string unix_path)
-        : server_(server), socket_(std::move(socket)), unix_path_(std::move(unix_path)) {
+        : ChannelWaiter(socket.state("accept").edges()), server_(server),
+          socket_(std::move(socket)), unix_path_(std::move(unix_path)) {
         struct stat of_path{};
         if (!unix_path_.empty() && ::stat(unix_path_.c_str(), &of_path) == 0) {
             device_ = of_path.st_dev;
@@ -38,7 +39,7 @@ class Listener final : public ChannelWaiter, Timed {
         reserve_ = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
         server_.retain();
         started_ = true;
-        wait_a_turn(state);
+        wait_a_turn();
     }
 
     void stop() noexcept {
@@ -84,9 +85,9 @@ class Listener final : public ChannelWaiter, Timed {
         }
         SocketState& state = socket_.state("accept");
         if (backs_off_ || !state.believed(Direction::read)) {
-            wait_for(state.edges(), Direction::read);
+            wait_for(Direction::read);
         } else {
-            wait_a_turn(state);
+            wait_a_turn();
         }
     }
 
@@ -199,7 +200,7 @@ class Listener final : public ChannelWaiter, Timed {
     void timed_out() override {
         backs_off_ = false;
         if (reserve_ < 0) reserve_ = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-        if (stop_waiting()) wait_a_turn(socket_.state("accept"));
+        if (stop_waiting()) wait_a_turn();
     }
 
     ServerState& server_;

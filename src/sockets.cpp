@@ -52,31 +52,28 @@ int SocketState::give_up() noexcept {
 }
 
 void SocketOperation::throw_if_closed() const {
-    if (socket_.descriptor() < 0)
+    if (socket().descriptor() < 0)
         throw_system_error(EBADF, std::string(name_) + ": the socket was closed meanwhile");
 }
 
-const SystemCalls& SocketOperation::calls() {
-    if (socket_.descriptor() < 0) [[unlikely]] {
-        throw_if_closed();
-    }
-    socket_.attach(get_running_loop(), socket_.descriptor());
-    return socket_.io().calls();
+void SocketOperation::attach() {
+    throw_if_closed();
+    socket().attach(get_running_loop(), socket().descriptor());
 }
 
 SocketOperation::Attempt SocketOperation::failed(Direction way) {
     const int error = errno;
     if (means_blocked(error)) {
         direction = way;
-        socket_.would_block(way);
+        socket().would_block(way);
         stand_in_line();
         return Attempt::blocked;
     }
     std::string what = name_;
     sockaddr_storage storage{};
     socklen_t size = sizeof storage;
-    if (socket_.io().calls().getpeername(socket_.descriptor(),
-                                         reinterpret_cast<sockaddr*>(&storage), &size) == 0 &&
+    if (socket().io().calls().getpeername(socket().descriptor(),
+                                          reinterpret_cast<sockaddr*>(&storage), &size) == 0 &&
         size > sizeof(sa_family_t)) {
         what += way == Direction::read ? " from " : " to ";
         what += Address(reinterpret_cast<sockaddr*>(&storage), size).text();
@@ -85,22 +82,22 @@ SocketOperation::Attempt SocketOperation::failed(Direction way) {
 }
 
 void SocketOperation::stand_in_line() noexcept {
-    if (in_line_) return;
-    in_line_ = true;
-    SocketOperation** end = &socket_.lines_[static_cast<std::size_t>(direction)];
+    if (has_place) return;
+    has_place = true;
+    SocketOperation** end = &socket().lines_[static_cast<std::size_t>(direction)];
     while (*end != nullptr) end = &(*end)->next_in_line_;
     *end = this;
 }
 
 void SocketOperation::let_next_come() noexcept {
-    in_line_ = false;
-    SocketOperation** link = &socket_.lines_[static_cast<std::size_t>(direction)];
+    has_place = false;
+    SocketOperation** link = &socket().lines_[static_cast<std::size_t>(direction)];
     while (*link != this) link = &(*link)->next_in_line_;
     *link = next_in_line_;
     // Who comes next may have found no more in its way than this one, which no edge ends.
-    const bool is_somebody_left = socket_.lines_[static_cast<std::size_t>(direction)] != nullptr;
-    if (is_somebody_left && socket_.is_attached() && socket_.believed(direction))
-        socket_.wake(direction);
+    const bool is_somebody_left = socket().lines_[static_cast<std::size_t>(direction)] != nullptr;
+    if (is_somebody_left && socket().is_attached() && socket().believed(direction))
+        socket().wake(direction);
 }
 
 // Makes one call of one direction: `count` is what it has given, which is short if it is less than
@@ -110,11 +107,11 @@ SocketOperation::Attempt SocketOperation::make_call(Direction way, std::size_t w
                                                     std::size_t& count, Call call) {
     const SystemCalls& table = calls();
     if (!may_call(way)) return Attempt::blocked;
-    const ssize_t result = uninterrupted([&] { return call(table, socket_.descriptor()); });
+    const ssize_t result = uninterrupted([&] { return call(table, socket().descriptor()); });
     if (result < 0) return failed(way);
     count = static_cast<std::size_t>(result);
-    if (way == Direction::read && count < wanted && socket_.is_short_read_the_end())
-        socket_.read_short();
+    if (way == Direction::read && count < wanted && socket().is_short_read_the_end())
+        socket().read_short();
     return Attempt::done;
 }
 
@@ -137,7 +134,7 @@ SockRecv::Attempt SockRecv::attempt() {
                 return table.recv(descriptor, data_.data(), size_, 0);
             }
             if (block.memory == nullptr) {
-                block.io = &socket_.io();
+                block.io = &socket().io();
                 block.memory = block.io->take_block();
             }
             return table.recv(descriptor, block.memory, size_, 0);
@@ -225,7 +222,7 @@ SockSendAll::Attempt SockSendAll::attempt() {
             });
         if (attempt == Attempt::blocked) return attempt;
         rest_.remove_prefix(count);
-        if (!rest_.empty()) socket_.would_block(Direction::write);
+        if (!rest_.empty()) socket().would_block(Direction::write);
     }
     return Attempt::done;
 }
@@ -252,7 +249,7 @@ SockSendGathered::Attempt SockSendGathered::attempt() {
                     return table.sendmsg(descriptor, &message, MSG_NOSIGNAL);
                 });
             if (attempt == Attempt::blocked) return attempt;
-            if (sent < offered) socket_.would_block(Direction::write);
+            if (sent < offered) socket().would_block(Direction::write);
         }
         while (!rest_.empty() && sent >= rest_.front().size() - sent_of_first_) {
             sent -= rest_.front().size() - sent_of_first_;
@@ -283,7 +280,7 @@ SockSendTo::Attempt SockSendTo::attempt() {
 
 // Attached only once it is under way: before, the kernel would tell of a hang-up.
 SockConnect::Attempt SockConnect::attempt() {
-    if (socket_.descriptor() < 0) throw_if_closed();
+    if (socket().descriptor() < 0) throw_if_closed();
     EventLoop& loop = get_running_loop();
     const SystemCalls& table = loop.backend().calls();
     direction = Direction::write;
@@ -291,33 +288,33 @@ SockConnect::Attempt SockConnect::attempt() {
         throw_system_error(error, std::string(name) + " to " + address_.text());
     };
     if (!begun_) {
-        was_attached_ = socket_.is_attached();
-        socket_.forget_hangup();
-        if (table.connect(socket_.descriptor(), address_.data(), address_.size()) == 0) {
-            socket_.attach(loop, socket_.descriptor());
+        was_attached_ = socket().is_attached();
+        socket().forget_hangup();
+        if (table.connect(socket().descriptor(), address_.data(), address_.size()) == 0) {
+            socket().attach(loop, socket().descriptor());
             return Attempt::done;
         }
         // Interrupted by a signal, it goes on all the same. EAGAIN, of a Unix socket, says that the
         // backlog of the server is full, and no edge tells when it is not any more.
         if (errno != EINPROGRESS && errno != EINTR) fail(errno);
-        socket_.attach(loop, socket_.descriptor());
-        socket_.would_block(Direction::write);
+        socket().attach(loop, socket().descriptor());
+        socket().would_block(Direction::write);
         begun_ = true;
         return Attempt::blocked;
     }
     int error = 0;
     socklen_t size = sizeof error;
-    if (table.getsockopt(socket_.descriptor(), SOL_SOCKET, SO_ERROR, &error, &size) != 0)
+    if (table.getsockopt(socket().descriptor(), SOL_SOCKET, SO_ERROR, &error, &size) != 0)
         error = errno;
     if (error != 0) fail(error);
     // An edge of before may have come late; or who reads at the same time has taken the error.
-    if (was_attached_ || socket_.has_hung_up()) {
+    if (was_attached_ || socket().has_hung_up()) {
         sockaddr_storage storage{};
         size = sizeof storage;
-        if (table.getpeername(socket_.descriptor(), reinterpret_cast<sockaddr*>(&storage), &size) !=
-            0) {
-            if (errno != ENOTCONN || socket_.has_hung_up()) fail(errno);
-            socket_.would_block(Direction::write);
+        if (table.getpeername(socket().descriptor(), reinterpret_cast<sockaddr*>(&storage),
+                              &size) != 0) {
+            if (errno != ENOTCONN || socket().has_hung_up()) fail(errno);
+            socket().would_block(Direction::write);
             return Attempt::blocked;
         }
     }
@@ -331,7 +328,7 @@ SockAccept::Attempt SockAccept::attempt() {
         sockaddr_storage storage{};
         socklen_t size = sizeof storage;
         const int descriptor =
-            table.accept4(socket_.descriptor(), reinterpret_cast<sockaddr*>(&storage), &size,
+            table.accept4(socket().descriptor(), reinterpret_cast<sockaddr*>(&storage), &size,
                           SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (descriptor >= 0) {
             struct Close {
@@ -343,7 +340,7 @@ SockAccept::Attempt SockAccept::attempt() {
             } owner{table, descriptor};
             accepted_.address = Address(reinterpret_cast<sockaddr*>(&storage), size);
             accepted_.socket =
-                adopt_socket(descriptor, socket_.family(), socket_.type(), socket_.protocol());
+                adopt_socket(descriptor, socket().family(), socket().type(), socket().protocol());
             owner.descriptor = -1;
             return Attempt::done;
         }

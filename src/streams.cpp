@@ -10,39 +10,46 @@ namespace detail {
 
 // --- reads
 
-template <class Op, class T> IoOperation::Attempt StreamReadOf<Op, T>::attempt() {
-    if (stream_.reader != nullptr && stream_.reader != this) throw_second_reader(Op::name);
+template <class Op> IoOperation::Attempt StreamReadOf<Op>::attempt() {
+    if (stream().has_reader() && !has_place) throw_second_reader(Op::name);
     const Attempt attempt = op().read();
-    if (attempt == Attempt::blocked) {
-        stream_.reader = this;
-        stream_.about_to_wait();
+    has_place = attempt == Attempt::blocked;
+    if (has_place) {
+        stream().begin_reading();
     } else {
-        stream_.reader = nullptr;
+        stream().end_reading();
     }
     return attempt;
 }
 
-template <class Op, class T> bool StreamReadOf<Op, T>::go_on() noexcept {
+template <class Op> inline bool StreamReadOf<Op>::go_on() noexcept {
     begin_run();
-    if (task_->cancel_due()) return true;
+    if (task_->cancel_due()) [[unlikely]]
+        return true;
     try {
-        if (stream_.reader == this && op().read_now()) {
-            stream_.reader = nullptr;
+        if (has_place && op().read_now()) [[likely]] {
+            stream().end_reading();
         } else if (StreamReadOf::attempt() == Attempt::blocked) {
-            wait_for(channel_.edges(), Direction::read);
+            wait_for(Direction::read);
             return false;
         }
-        done_ = true;
+        set_done();
     } catch (...) {
-        failure_ = std::current_exception();
+        set_failed(std::current_exception());
     }
     return true;
 }
-template <class Op, class T> void StreamReadOf<Op, T>::run() {
-    if (go_on()) task_->step();
+template <class Op> void StreamReadOf<Op>::run() {
+    if (go_on()) [[likely]]
+        task_->step_here();
 }
-template <class Op, class T> void StreamReadOf<Op, T>::run_in_debug() {
+template <class Op> void StreamReadOf<Op>::run_in_debug() {
     if (go_on()) task_->step_in_debug();
+}
+
+void StreamRead::clean_up() noexcept {
+    if (has_place) stream().end_reading(); // it was cancelled, or its frame destroyed
+    IoOperation::end();
 }
 
 void StreamRead::throw_second_reader(const char* name) {
@@ -51,12 +58,12 @@ void StreamRead::throw_second_reader(const char* name) {
                        "only one task at a time may read from a stream");
 }
 
-void StreamRead::throw_read_error() const { std::rethrow_exception(stream_.read_error()); }
+void StreamRead::throw_read_error() const { std::rethrow_exception(stream().read_error()); }
 
 IoOperation::Attempt ReadSome::read() {
     if (size_ == 0) return Attempt::done;
     if (size_ > 0) {
-        if (stream_.received().empty() && more() == More::blocked) return Attempt::blocked;
+        if (stream().received().empty() && more() == More::blocked) return Attempt::blocked;
         data_ = take(static_cast<std::size_t>(size_));
         return Attempt::done;
     }
@@ -71,31 +78,26 @@ IoOperation::Attempt ReadSome::read() {
 
 bool ReadSome::read_now() {
     if (size_ <= 0) return false;
-    struct Block {
-        Io& io;
-        char* memory;
-        explicit Block(Io& i) : io(i), memory(i.take_block()) {}
-        ~Block() { io.give_block(memory); }
-    };
-    if (!stream_.is_attached()) return false;
-    const Block block(stream_.io());
+    if (!stream().is_attached()) return false;
+    const IoBlock block(stream().io());
     std::size_t count = 0;
     const std::size_t most = std::min(static_cast<std::size_t>(size_), Io::block_size);
-    if (!stream_.receive_now({block.memory, most}, count)) return false;
-    data_.assign(block.memory, count);
+    if (!stream().receive_now(block.span().first(most), count)) return false;
+    data_ = std::string(block.span().data(), count);
     return true;
 }
 
 IoOperation::Attempt ReadInto::read() {
+    count_ = 0;
     if (buffer_.empty()) return Attempt::done;
-    const More got = result_of(stream_.read_into(buffer_, count_));
+    const More got = result_of(stream().read_into(buffer_, count_));
     return got == More::blocked ? Attempt::blocked : Attempt::done;
 }
 
 IoOperation::Attempt ReadExactly::read() {
-    while (stream_.received().size() < size_) {
+    while (stream().received().size() < size_) {
         // Not all of the room at once: `size` may come from the peer.
-        const std::size_t missing = size_ - stream_.received().size();
+        const std::size_t missing = size_ - stream().received().size();
         const More got = more(std::min(missing, std::size_t{64 * 1024}));
         if (got == More::blocked) return Attempt::blocked;
         if (got == More::end) throw IncompleteReadError(take(std::string::npos), size_);
@@ -105,9 +107,9 @@ IoOperation::Attempt ReadExactly::read() {
 }
 
 IoOperation::Attempt Peek::read() {
-    while (stream_.received().size() < at_least_) {
+    while (stream().received().size() < at_least_) {
         const More got =
-            more(std::min(at_least_ - stream_.received().size(), std::size_t{64 * 1024}));
+            more(std::min(at_least_ - stream().received().size(), std::size_t{64 * 1024}));
         if (got == More::blocked) return Attempt::blocked;
         if (got == More::end) break;
     }
@@ -151,7 +153,7 @@ std::size_t UntilSearch::find(std::string_view data, std::size_t limit) {
 IoOperation::Attempt ReadUntil::read() {
     if (!search_.is_valid()) throw ValueError("Separator should be at least one-byte string");
     for (;;) {
-        const std::size_t end = search_.find(stream_.received().view(), stream_.limit());
+        const std::size_t end = search_.find(stream().received().view(), stream().limit());
         if (end != std::string_view::npos) {
             data_ = take(end);
             return Attempt::done;
@@ -166,13 +168,13 @@ IoOperation::Attempt ReadLine::read() {
     for (;;) {
         std::size_t end = 0;
         try {
-            end = search_.find(stream_.received().view(), stream_.limit());
+            end = search_.find(stream().received().view(), stream().limit());
         } catch (const LimitOverrunError& error) {
             // The line is dropped if its end is there, else all that is there.
-            ByteBuffer<Io>& received = stream_.received();
+            const ByteBuffer<Io>& received = stream().received();
             const std::size_t consumed = error.consumed();
             const bool ends = received.view().substr(consumed).starts_with('\n');
-            received.consume(ends ? consumed + 1 : received.size());
+            stream().consume(ends ? consumed + 1 : received.size());
             throw ValueError(error.what());
         }
         if (end != std::string_view::npos) {
@@ -188,27 +190,27 @@ IoOperation::Attempt ReadLine::read() {
     }
 }
 
-template class StreamReadOf<ReadSome, std::string>;
-template class StreamReadOf<ReadInto, std::size_t>;
-template class StreamReadOf<ReadExactly, std::string>;
-template class StreamReadOf<Peek, std::string_view>;
-template class StreamReadOf<ReadUntil, std::string>;
-template class StreamReadOf<ReadLine, std::string>;
+template class StreamReadOf<ReadSome>;
+template class StreamReadOf<ReadInto>;
+template class StreamReadOf<ReadExactly>;
+template class StreamReadOf<Peek>;
+template class StreamReadOf<ReadUntil>;
+template class StreamReadOf<ReadLine>;
 
 // --- the rest of what is awaited
 
 IoOperation::Attempt Handshake::attempt() {
-    switch (connection_.handshake()) {
+    switch (connection().handshake()) {
     case Connection::Got::data:
         return Attempt::done;
     case Connection::Got::blocked:
         return Attempt::blocked;
     case Connection::Got::failed:
-        std::rethrow_exception(connection_.read_error());
+        std::rethrow_exception(connection().read_error());
     case Connection::Got::end:
         break;
     }
-    throw_system_error(ECONNRESET, "the TLS handshake with " + connection_.peername().text() +
+    throw_system_error(ECONNRESET, "the TLS handshake with " + connection().peername().text() +
                                        ": the connection was closed meanwhile");
 }
 
@@ -219,7 +221,7 @@ std::exception_ptr DrainWait::end() {
 
 bool Drain::begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
     task_ = &task;
-    stream_.retain();
+    waits_ = false;
     if (stream_.is_writing_paused() && !stream_.is_lost() && stream_.write_error() == nullptr) {
         waits_ = true;
         ::new (static_cast<void*>(&wait_)) DrainWait(stream_);
@@ -232,8 +234,8 @@ bool Drain::begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
 }
 
 void Drain::clean_up() noexcept {
-    if (waits_) wait_.~DrainWait();
-    stream_.release();
+    if (std::exchange(waits_, false)) wait_.~DrainWait();
+    task_ = nullptr;
 }
 
 std::exception_ptr Drain::failure() {
@@ -253,6 +255,7 @@ std::exception_ptr Drain::failure() {
 
 void Drain::finish() {
     if (std::exception_ptr failed = failure()) std::rethrow_exception(std::move(failed));
+    clean_up();
 }
 
 Result<void> Drain::take_result() {
@@ -315,7 +318,7 @@ Coro<> secure(StreamWriter writer, StreamState& stream, std::unique_ptr<TlsSessi
     stream.start_tls(std::move(session), shutdown_timeout);
     std::exception_ptr failure;
     try {
-        co_await wait_for(Deferred<Handshake, Connection*>(&stream), handshake_timeout);
+        co_await wait_for(IoAwaiter<Handshake>(&stream), handshake_timeout);
     } catch (const TimeoutError&) {
         failure = std::make_exception_ptr(
             TimeoutError("the TLS handshake with " + stream.peername().text() +
@@ -370,17 +373,14 @@ Coro<Streams> streams_of(Connecting connected, ConnectionOptions options) {
 
 // --- the public parts
 
-void StreamReader::consume(std::size_t count) const {
+void StreamReader::refuse_consume(std::size_t count) const {
     // It has looked at what would go, and goes on from there.
-    if (state_->reader != nullptr)
+    if (state_->has_reader())
         throw RuntimeError("consume() called while a coroutine is waiting for incoming data: "
                            "only one task at a time may read from a stream");
-    if (count > state_->received().size()) {
-        throw ValueError("consume(" + std::to_string(count) + ") of a buffer with " +
-                         std::to_string(state_->received().size()) +
-                         " bytes: peek() says how many there are");
-    }
-    state_->received().consume(count);
+    throw ValueError("consume(" + std::to_string(count) + ") of a buffer with " +
+                     std::to_string(state_->received().size()) +
+                     " bytes: peek() says how many there are");
 }
 
 namespace {
@@ -388,7 +388,7 @@ namespace {
 void refuse_start_tls(const detail::StreamState& stream) {
     if (stream.tls() != nullptr)
         throw RuntimeError("start_tls() on a connection that speaks TLS already");
-    if (stream.reader != nullptr)
+    if (stream.has_reader())
         throw RuntimeError("start_tls() while a coroutine waits for incoming data: end the read "
                            "before");
 }

@@ -71,7 +71,8 @@ void TaskBase::unlink(Location created) noexcept {
     created_ = created;
 }
 
-// waiting_for_ is null: from here on its place holds an exception, so far none.
+void TaskBase::step() { step_here(); }
+
 void TaskBase::run() {
     LoopCore& core = loop_->core();
     const std::uint16_t before = flags_;
@@ -82,16 +83,7 @@ void TaskBase::run() {
         never_begin_cancelled();
         return;
     }
-    do {
-        // On GCC each frame that is awaited or finishes comes back here and names the next one.
-        resume_.resume();
-        if ((flags_ & suspended_flag) != 0) {
-            swap_context(core);
-            core.current_task = nullptr;
-            return;
-        }
-    } while ((flags_ & returned_flag) == 0);
-    finish_task();
+    go_on(core);
 }
 
 // Cancelled before its first step: the body never runs.

@@ -152,7 +152,7 @@ ThreadPool::~ThreadPool() {
     {
         const std::lock_guard lock(shared_->mutex);
         shared_->loop = nullptr;
-        dropped.append(std::exchange(shared_->returned, {}));
+        while (!shared_->returned.empty()) dropped.push(shared_->returned.pop());
         while (shared_->first != nullptr) {
             ThreadJob& job = *shared_->first;
             shared_->remove(job);

@@ -66,9 +66,13 @@ TransportState::Calling::Calling(TransportState& state) : state_(state) {
 }
 
 TransportState::Calling::~Calling() {
-    if (--state_.calls_ != 0 || state_.replaced_.empty()) return;
-    const std::vector<AnyProtocol> replaced = std::move(state_.replaced_);
-    state_.replaced_.clear();
+    if (--state_.calls_ == 0 && !state_.replaced_.empty()) [[unlikely]]
+        state_.drop_replaced();
+}
+
+void TransportState::drop_replaced() noexcept {
+    const std::vector<AnyProtocol> replaced = std::move(replaced_);
+    replaced_.clear();
 }
 
 template <class Work> bool TransportState::call(const char* message, Work work) {
@@ -233,7 +237,7 @@ void TransportState::handshake_failed(std::exception_ptr why) noexcept {
 
 void TransportState::Receiver::come_up_soon() noexcept {
     state_.retain();
-    wait_a_turn(state_);
+    wait_a_turn();
 }
 
 void TransportState::Receiver::discard() noexcept {
@@ -248,9 +252,9 @@ void TransportState::Receiver::go_on() noexcept {
     if (wants && !is_waiting() && state.is_attached() && state.read_error() == nullptr) {
         state.retain();
         if (state.handshaking_ ? state.believed(Direction::read) : state.may_have_more()) {
-            wait_a_turn(state);
+            wait_a_turn();
         } else {
-            wait_for(state.edges(), Direction::read);
+            wait_for(Direction::read);
         }
     }
     state.release();

@@ -59,7 +59,8 @@ class TransportState final : public Connection, Timed {
     // Waits for what is to be read, and comes up once for connection_made().
     class Receiver final : public ChannelWaiter {
       public:
-        explicit Receiver(TransportState& state) noexcept : state_(state) {}
+        explicit Receiver(TransportState& state) noexcept
+            : ChannelWaiter(state.edges()), state_(state) {}
         void come_up_soon() noexcept;
         // If it waits for the kernel; what is queued finds out by itself.
         void stop() noexcept {
@@ -107,6 +108,7 @@ class TransportState final : public Connection, Timed {
     ASYNCIO_COLD void tell(const char* message);
     ASYNCIO_COLD void fatal(const char* message);
     void let_go() noexcept;
+    ASYNCIO_COLD void drop_replaced() noexcept;
 
     void writing_paused() override;
     void writing_resumed() override;

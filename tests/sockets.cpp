@@ -63,6 +63,34 @@ TEST(Sockets, echo_what_they_get_until_the_peer_ends) {
     });
 }
 
+TEST(Sockets, refuse_to_await_an_operation_again) {
+    asyncio::run([]() -> Coro<> {
+        auto both = co_await connected();
+        co_await asyncio::sock_sendall(both.first, "twice");
+        auto receiving = asyncio::sock_recv(both.second, 2);
+        const std::string first = co_await receiving;
+        EXPECT_EQ(first, "tw");
+        const auto again = co_await asyncio::as_result(std::move(receiving));
+        EXPECT_EQ(failure_of(again),
+                  "RuntimeError: cannot reuse already awaited operation: call the function again");
+        const std::string rest = co_await asyncio::sock_recv(both.second, 10);
+        EXPECT_EQ(rest, "ice");
+    });
+}
+
+TEST(Sockets, are_kept_by_an_operation_that_is_not_awaited_yet) {
+    asyncio::run([]() -> Coro<> {
+        auto both = co_await connected();
+        auto receiving = asyncio::sock_recv(both.second, 10);
+        auto moved = std::move(receiving);
+        both.second = Socket();
+        const auto result = co_await asyncio::as_result(std::move(moved));
+        EXPECT_NE(failure_of(result).find("sock_recv: the socket was closed"), std::string::npos)
+            << failure_of(result);
+        static_cast<void>(asyncio::sock_recv(both.first, 10)); // awaited never
+    });
+}
+
 TEST(Sockets, move_a_mebibyte_both_ways_at_the_same_time) {
     asyncio::run([]() -> Coro<> {
         auto both = co_await connected();

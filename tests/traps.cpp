@@ -532,3 +532,26 @@ TEST(Traps, a_foreign_awaiter_that_is_never_resumed_goes_with_its_loop) {
     EXPECT_EQ(Counted::begun, Counted::ended);
     EXPECT_GT(Counted::begun, 0);
 }
+
+// --- GCC 12 awaits a copy of a temporary awaiter that await_transform() gives back by reference
+
+TEST(Traps, an_operation_is_awaited_where_it_was_made) {
+    run_plain([]() -> Coro<> {
+        struct Here {
+            using AsyncioAwaiter = void;
+            explicit Here(const Here** place) : place_(place) { *place = this; }
+            Here(Here&& other) noexcept : place_(other.place_) { ++moves; }
+            Here& operator=(Here&&) = delete;
+            ~Here() { EXPECT_EQ(this, *place_); }
+            bool await_ready() const noexcept { return true; }
+            void await_suspend(std::coroutine_handle<>) const noexcept {}
+            const Here* await_resume() const noexcept { return this; }
+
+            const Here** place_;
+            int moves = 0;
+        };
+        const Here* made = nullptr;
+        const Here* awaited = co_await Here(&made);
+        EXPECT_EQ(awaited, made);
+    });
+}

@@ -3,7 +3,8 @@
 // What ./run counts instructions of, under callgrind. Each row does its operation n times and then
 // 3n times, and has callgrind write a dump after each: the difference of the two is 2n operations,
 // without what it takes to begin and to end. Without valgrind the program does its work and says
-// nothing. No clock decides what happens in here, so that the counts are the same each time.
+// nothing. No clock decides what happens in here, so that the counts are the same each time; nor
+// does the network, whose loopback has delivered what is sent when send() returns.
 #include <asyncio/asyncio.hpp>
 #include <asyncio/testing/virtual_time.hpp>
 
@@ -13,6 +14,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <valgrind/callgrind.h>
 #include <vector>
@@ -199,12 +201,64 @@ Coro<> gather(std::size_t times) {
     }
 }
 
+// ---- Messages of 64 bytes through the kernel, there and back: each is read and written once
+
+constexpr std::size_t message_size = 64;
+
+Coro<> echo(asyncio::StreamReader reader, asyncio::StreamWriter writer) {
+    std::array<char, message_size> message{};
+    while (const std::size_t length = co_await reader.read_into(message)) {
+        writer.write(std::string_view(message.data(), length));
+        co_await writer.drain();
+    }
+}
+Coro<> stream_message(std::size_t times) {
+    auto server = co_await asyncio::start_server(echo, "127.0.0.1", 0);
+    auto streams =
+        co_await asyncio::open_connection("127.0.0.1", server.sockets().front().port());
+    auto& [reader, writer] = streams;
+    std::array<char, message_size> message{};
+    for (std::size_t i = 0; i < times / 2; ++i) {
+        writer.write(std::string_view(message.data(), message.size()));
+        co_await writer.drain();
+        co_await reader.read_into(message);
+    }
+    writer.close();
+    co_await writer.wait_closed();
+    server.close();
+    co_await server.wait_closed();
+}
+
+Coro<> echo_by_socket(const asyncio::Socket& socket) {
+    std::array<char, message_size> message{};
+    while (const std::size_t length = co_await asyncio::sock_recv_into(socket, message))
+        co_await asyncio::sock_sendall(socket, std::string_view(message.data(), length));
+}
+Coro<> socket_message(std::size_t times) {
+    asyncio::Socket listener(AF_INET, SOCK_STREAM);
+    listener.bind(asyncio::Address("127.0.0.1", 0));
+    listener.listen();
+    asyncio::Socket client(AF_INET, SOCK_STREAM);
+    co_await asyncio::sock_connect(client, listener.getsockname());
+    const asyncio::Accepted server = co_await asyncio::sock_accept(listener);
+    auto task = asyncio::create_task(echo_by_socket(server.socket));
+    std::array<char, message_size> message{};
+    for (std::size_t i = 0; i < times / 2; ++i) {
+        co_await asyncio::sock_sendall(client, std::string_view(message.data(), message.size()));
+        co_await asyncio::sock_recv_into(client, message);
+    }
+    client.close();
+    co_await task;
+}
+
 // ---- The rows
 
 struct Row {
     const char* name;
     Batch batch;
     std::size_t times;
+    // Not in virtual time: what a loop does that waits for the kernel is counted too.
+    bool waits_for_the_kernel = false;
 };
 constexpr std::array rows{
     Row{"yield_1", yield, 2000},
@@ -231,6 +285,8 @@ constexpr std::array rows{
     Row{"cancel", cancel<nap>, 1000},
     Row{"cancel_2_frames", cancel<outer_nap>, 1000},
     Row{"cancel_as_result", cancel<nap_without_throwing>, 1000},
+    Row{"stream_message", stream_message, 2000, true},
+    Row{"socket_message", socket_message, 2000, true},
 };
 
 void dump(const Row& row, std::size_t times) {
@@ -251,6 +307,10 @@ Coro<> measure(const Row& row) {
 
 int main() {
     for (const Row& row : rows) {
+        if (row.waits_for_the_kernel) {
+            asyncio::run(measure(row));
+            continue;
+        }
         asyncio::testing::VirtualClock clock;
         asyncio::run(measure(row), asyncio::RunOptions().clock(clock));
     }

@@ -244,7 +244,7 @@ void print_port(int socket) {
 int main(int argc, char** argv) {
     const std::string_view name = argc > 1 ? argv[1] : "";
     if (name == "--modes") {
-        std::puts("streams peek sockets protocols sink source tls tls_sink tls_source udp");
+        std::puts("streams read peek sockets protocols sink source tls tls_sink tls_source udp");
         return 0;
     }
     if (name == "udp") serve_udp();

@@ -72,7 +72,7 @@ std::vector<Row> make_rows() {
             }
         }
     };
-    for (const char* mode : {"streams", "peek", "sockets", "protocols", "tls"})
+    for (const char* mode : {"streams", "read", "peek", "sockets", "protocols", "tls"})
         echo(mode, Kind::echo);
     for (const int window : {1, 50})
         rows.push_back({"udp_64_" + std::to_string(window), "udp", Kind::udp, 64, window});

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Our servers, as they would be written in Python: see peers/servers.py. `peek` is an echo over
-// streams that copies nothing. The modes are those of load.cpp.
+// Our servers, as they would be written in Python: see peers/servers.py. `streams` reads into a
+// buffer of the handler's, as the peers with a buffer to read into do; `read` is the same with a
+// string for each message, as in Python, and `peek` copies nothing. The modes are those of
+// load.cpp.
 #include <asyncio/asyncio.hpp>
 #include <asyncio/ssl.hpp>
 
@@ -35,6 +37,16 @@ void print_port(const asyncio::Address& address) {
 // ---- Streams
 
 Coro<> echo(StreamReader reader, StreamWriter writer) {
+    std::vector<char> buffer(room);
+    while (true) {
+        const std::size_t length = co_await reader.read_into(buffer);
+        if (length == 0) break;
+        writer.write(std::string_view(buffer.data(), length));
+        co_await writer.drain();
+    }
+}
+
+Coro<> echo_by_read(StreamReader reader, StreamWriter writer) {
     while (true) {
         const std::string data = co_await reader.read(room);
         if (data.empty()) break;
@@ -172,6 +184,8 @@ Coro<> serve(std::string mode, std::string certificate) {
         co_await sockets();
     } else if (mode == "protocols") {
         co_await protocols();
+    } else if (mode == "read") {
+        co_await streams<echo_by_read>("");
     } else if (mode == "peek") {
         co_await streams<echo_by_peek>("");
     } else if (mode.ends_with("sink")) {
@@ -188,7 +202,7 @@ Coro<> serve(std::string mode, std::string certificate) {
 int main(int argc, char** argv) {
     const std::string mode = argc > 1 ? argv[1] : "";
     if (mode == "--modes") {
-        std::puts("streams peek sockets protocols sink source tls tls_sink tls_source udp");
+        std::puts("streams read peek sockets protocols sink source tls tls_sink tls_source udp");
         return 0;
     }
     asyncio::run(serve(mode, argc > 2 ? argv[2] : ""));

@@ -140,6 +140,31 @@ template <class A> struct MoveFrom {
     A& awaitable;
 };
 
+// One of the library's own awaiters, awaited where it stands: of a reference to a temporary GCC 12
+// would keep a copy beside that, and await the copy.
+template <class W> struct AwaiterRef {
+    using AsyncioAwaiter = void;
+
+    bool await_ready() { return awaiter.await_ready(); }
+    template <class Promise>
+    auto await_suspend(std::coroutine_handle<Promise> frame,
+                       std::source_location where = std::source_location::current()) {
+        if constexpr (requires { awaiter.await_suspend(frame, where); }) {
+            return awaiter.await_suspend(frame, where);
+        } else {
+            return awaiter.await_suspend(frame);
+        }
+    }
+    decltype(auto) await_resume() { return awaiter.await_resume(); }
+    auto take_result()
+        requires requires(W& w) { w.take_result(); }
+    {
+        return awaiter.take_result();
+    }
+
+    W& awaiter;
+};
+
 // What all promises have in common.
 class PromiseBase : public PooledFrame {
   public:
@@ -212,7 +237,7 @@ class PromiseBase : public PooledFrame {
   private:
     template <class A> decltype(auto) transform(A&& awaitable) const {
         if constexpr (OwnAwaiter<A>) {
-            return std::forward<A>(awaitable);
+            return AwaiterRef<std::remove_reference_t<A>>{awaitable};
         } else if constexpr (HasMemberCoAwait<A>) {
             using W = decltype(std::forward<A>(awaitable).operator co_await());
             if constexpr (OwnAwaiter<W>) {

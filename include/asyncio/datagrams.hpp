@@ -178,22 +178,22 @@ struct OutgoingDatagram {
 
 namespace detail {
 
-class ASYNCIO_API DatagramRecv final : public SocketAwaiter<DatagramRecv, std::string> {
+class ASYNCIO_API DatagramRecv final : public SocketOperation {
   public:
     static constexpr const char* name = "recv";
-    explicit DatagramRecv(SocketState* socket) noexcept : SocketAwaiter(*socket) {}
-    std::string take() noexcept { return std::move(data_); }
+    explicit DatagramRecv(SocketState* socket) noexcept : SocketOperation(*socket, name) {}
+    std::string result() noexcept { return std::move(data_); }
 
   private:
     Attempt attempt() override;
     std::string data_;
 };
 
-class ASYNCIO_API DatagramRecvFrom final : public SocketAwaiter<DatagramRecvFrom, ReceivedFrom> {
+class ASYNCIO_API DatagramRecvFrom final : public SocketOperation {
   public:
     static constexpr const char* name = "recvfrom";
-    explicit DatagramRecvFrom(SocketState* socket) noexcept : SocketAwaiter(*socket) {}
-    ReceivedFrom take() { return {std::move(data_), address_}; }
+    explicit DatagramRecvFrom(SocketState* socket) noexcept : SocketOperation(*socket, name) {}
+    ReceivedFrom result() { return {std::move(data_), address_}; }
 
   private:
     Attempt attempt() override;
@@ -201,12 +201,12 @@ class ASYNCIO_API DatagramRecvFrom final : public SocketAwaiter<DatagramRecvFrom
     Address address_;
 };
 
-class ASYNCIO_API DatagramRecvInto final : public SocketAwaiter<DatagramRecvInto, ReceivedInto> {
+class ASYNCIO_API DatagramRecvInto final : public SocketOperation {
   public:
     static constexpr const char* name = "recvfrom_into";
     DatagramRecvInto(SocketState* socket, WritableBytes buffer) noexcept
-        : SocketAwaiter(*socket), buffer_(buffer) {}
-    const ReceivedInto& take() const noexcept { return received_; }
+        : SocketOperation(*socket, name), buffer_(buffer) {}
+    const ReceivedInto& result() const noexcept { return received_; }
 
   private:
     Attempt attempt() override;
@@ -214,12 +214,12 @@ class ASYNCIO_API DatagramRecvInto final : public SocketAwaiter<DatagramRecvInto
     ReceivedInto received_{};
 };
 
-class ASYNCIO_API DatagramRecvMany final : public SocketAwaiter<DatagramRecvMany, std::size_t> {
+class ASYNCIO_API DatagramRecvMany final : public SocketOperation {
   public:
     static constexpr const char* name = "recvmany";
     DatagramRecvMany(SocketState* socket, std::span<DatagramSlot> slots) noexcept
-        : SocketAwaiter(*socket), slots_(slots) {}
-    std::size_t take() const noexcept { return count_; }
+        : SocketOperation(*socket, name), slots_(slots) {}
+    std::size_t result() const noexcept { return count_; }
 
   private:
     Attempt attempt() override;
@@ -227,12 +227,12 @@ class ASYNCIO_API DatagramRecvMany final : public SocketAwaiter<DatagramRecvMany
     std::size_t count_ = 0;
 };
 
-class ASYNCIO_API DatagramSend final : public SocketAwaiter<DatagramSend, void> {
+class ASYNCIO_API DatagramSend final : public SocketOperation {
   public:
     static constexpr const char* name = "sendto";
     DatagramSend(SocketState* socket, ReadableBytes data, const Address& address) noexcept
-        : SocketAwaiter(*socket), data_(data), address_(address) {}
-    void take() const noexcept {}
+        : SocketOperation(*socket, name), data_(data), address_(address) {}
+    void result() const noexcept {}
 
   private:
     Attempt attempt() override;
@@ -240,13 +240,13 @@ class ASYNCIO_API DatagramSend final : public SocketAwaiter<DatagramSend, void> 
     Address address_;
 };
 
-class ASYNCIO_API DatagramSendMany final : public SocketAwaiter<DatagramSendMany, std::size_t> {
+class ASYNCIO_API DatagramSendMany final : public SocketOperation {
   public:
     static constexpr const char* name = "sendmany";
     DatagramSendMany(SocketState* socket, std::span<const OutgoingDatagram> datagrams,
                      const Address& remote) noexcept
-        : SocketAwaiter(*socket), datagrams_(datagrams), remote_(remote) {}
-    std::size_t take() const noexcept { return count_; }
+        : SocketOperation(*socket, name), datagrams_(datagrams), remote_(remote) {}
+    std::size_t result() const noexcept { return count_; }
 
   private:
     Attempt attempt() override;
@@ -278,21 +278,19 @@ class DatagramEndpoint {
     }
 
     // The next datagram, whole, and who sent it. (loop.sock_recvfrom)
-    detail::Deferred<detail::DatagramRecvFrom, detail::SocketState*> recvfrom() const {
-        return detail::Deferred<detail::DatagramRecvFrom, detail::SocketState*>(
+    detail::IoAwaiter<detail::DatagramRecvFrom> recvfrom() const {
+        return detail::IoAwaiter<detail::DatagramRecvFrom>(
             &socket_.state(detail::DatagramRecvFrom::name));
     }
     // The next datagram, whole.
-    detail::Deferred<detail::DatagramRecv, detail::SocketState*> recv() const {
-        return detail::Deferred<detail::DatagramRecv, detail::SocketState*>(
-            &socket_.state(detail::DatagramRecv::name));
+    detail::IoAwaiter<detail::DatagramRecv> recv() const {
+        return detail::IoAwaiter<detail::DatagramRecv>(&socket_.state(detail::DatagramRecv::name));
     }
     // The same into a buffer, without an allocation. Of a datagram that is larger the rest is lost,
     // and truncated() tells it: an exception would let anyone who can send make you pay for one.
     // (loop.sock_recvfrom_into)
-    detail::Deferred<detail::DatagramRecvInto, detail::SocketState*, WritableBytes>
-    recvfrom_into(WritableBytes buffer) const {
-        return detail::Deferred<detail::DatagramRecvInto, detail::SocketState*, WritableBytes>(
+    detail::IoAwaiter<detail::DatagramRecvInto> recvfrom_into(WritableBytes buffer) const {
+        return detail::IoAwaiter<detail::DatagramRecvInto>(
             &socket_.state(detail::DatagramRecvInto::name), buffer);
     }
 
@@ -300,34 +298,29 @@ class DatagramEndpoint {
     static constexpr std::size_t most_at_once = 64;
     // Fills slots from the first on with what is there, and waits only if that is nothing. Gives
     // how many were filled: at least one, unless there are no slots. Allocates nothing.
-    detail::Deferred<detail::DatagramRecvMany, detail::SocketState*, std::span<DatagramSlot>>
-    recvmany(std::span<DatagramSlot> slots) const {
-        return detail::Deferred<detail::DatagramRecvMany, detail::SocketState*,
-                                std::span<DatagramSlot>>(
+    detail::IoAwaiter<detail::DatagramRecvMany> recvmany(std::span<DatagramSlot> slots) const {
+        return detail::IoAwaiter<detail::DatagramRecvMany>(
             &socket_.state(detail::DatagramRecvMany::name), slots);
     }
 
     // To the remote address, which there must be.
-    detail::Deferred<detail::DatagramSend, detail::SocketState*, ReadableBytes, Address>
-    send(ReadableBytes data) const {
+    detail::IoAwaiter<detail::DatagramSend> send(ReadableBytes data) const {
         return sendto(data, remote_);
     }
     // A Unix socket that is not connected cannot wait for room in that of the receiver: with none,
     // it throws EAGAIN. (loop.sock_sendto)
-    detail::Deferred<detail::DatagramSend, detail::SocketState*, ReadableBytes, Address>
-    sendto(ReadableBytes data, const Address& address) const {
-        return detail::Deferred<detail::DatagramSend, detail::SocketState*, ReadableBytes, Address>(
-            &socket_.state(detail::DatagramSend::name), data, address);
+    detail::IoAwaiter<detail::DatagramSend> sendto(ReadableBytes data,
+                                                   const Address& address) const {
+        return detail::IoAwaiter<detail::DatagramSend>(&socket_.state(detail::DatagramSend::name),
+                                                       data, address);
     }
     // Sends from the first on as many as the kernel takes now, and waits only if that is none.
     // Gives how many: fewer than there are if there is no more room, if they are more than
     // most_at_once, or if one fails; call it again with the rest, and it throws what the first of
     // these fails with. Cancelled, it has sent none. Allocates nothing.
-    detail::Deferred<detail::DatagramSendMany, detail::SocketState*,
-                     std::span<const OutgoingDatagram>, Address>
+    detail::IoAwaiter<detail::DatagramSendMany>
     sendmany(std::span<const OutgoingDatagram> datagrams) const {
-        return detail::Deferred<detail::DatagramSendMany, detail::SocketState*,
-                                std::span<const OutgoingDatagram>, Address>(
+        return detail::IoAwaiter<detail::DatagramSendMany>(
             &socket_.state(detail::DatagramSendMany::name), datagrams, remote_);
     }
 

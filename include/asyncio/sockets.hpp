@@ -192,26 +192,49 @@ namespace detail {
 
 // An operation on a Socket.
 class ASYNCIO_API SocketOperation : public IoOperation {
-  protected:
-    SocketOperation(SocketState& socket, const char* name) noexcept
-        : IoOperation(socket), socket_(socket), name_(name) {
-        socket.retain();
-    }
-    ~SocketOperation() {
+  public:
+    bool await_ready() noexcept { return is_ready(); }
+    // Not only when it is destroyed: the same expression may await once more.
+    void check() {
         leave_line();
-        socket_.release();
+        IoOperation::check();
+    }
+    std::exception_ptr take_failure() noexcept {
+        leave_line();
+        return IoOperation::take_failure();
+    }
+    void end() noexcept {
+        IoOperation::end(); // first: who leaves the line wakes all that wait
+        leave_line();
+        socket().release();
     }
 
+  protected:
+    SocketOperation(SocketState& socket, const char* name) noexcept
+        : IoOperation(socket), name_(name) {
+        socket.retain();
+    }
+    SocketOperation(SocketOperation&& other) noexcept
+        : SocketOperation(other.socket(), other.name_) {}
+    ~SocketOperation() = default;
+
+    SocketState& socket() const noexcept { return static_cast<SocketState&>(channel()); }
     // Attaches the socket. Throws if it was closed meanwhile.
-    const SystemCalls& calls();
+    const SystemCalls& calls() {
+        if (!socket().is_attached() || &socket().loop() != get_running_loop_or_null())
+            [[unlikely]] {
+            attach();
+        }
+        return socket().io().calls();
+    }
     template <class Call>
     Attempt make_call(Direction way, std::size_t wanted, std::size_t& count, Call call);
     // Whether to make a call: it is not believed to block, and nobody who came before waits for
     // this direction. If not, it is to wait for that too.
     bool may_call(Direction way) noexcept {
         direction = way;
-        const SocketOperation* first = socket_.lines_[static_cast<std::size_t>(way)];
-        if (socket_.believed(way) && (first == nullptr || first == this)) [[likely]]
+        const SocketOperation* first = socket().lines_[static_cast<std::size_t>(way)];
+        if (socket().believed(way) && (first == nullptr || first == this)) [[likely]]
             return true;
         stand_in_line();
         return false;
@@ -220,53 +243,28 @@ class ASYNCIO_API SocketOperation : public IoOperation {
     Attempt failed(Direction way);
     ASYNCIO_COLD void throw_if_closed() const;
 
-    SocketState& socket_;
     const char* name_;
 
+  private:
+    void attach();
     // The next one's turn, if this one has waited.
     void leave_line() noexcept {
-        if (in_line_) [[unlikely]] {
+        if (has_place) [[unlikely]] {
             let_next_come();
         }
     }
-
-  private:
     void stand_in_line() noexcept;
     void let_next_come() noexcept;
 
-    bool in_line_ = false;
     SocketOperation* next_in_line_ = nullptr;
 };
 
-template <class Op, class T> class SocketAwaiter : public SocketOperation {
-  public:
-    bool await_ready() noexcept { return is_ready(); }
-    T await_resume() {
-        leave_line(); // not only when it is destroyed: the same expression may await once more
-        check();
-        return static_cast<Op*>(this)->take();
-    }
-    Result<T> take_result() {
-        leave_line();
-        if (std::exception_ptr failure = take_failure()) return Result<T>(std::move(failure));
-        if constexpr (std::is_void_v<T>) {
-            return {};
-        } else {
-            return Result<T>(static_cast<Op*>(this)->take());
-        }
-    }
-
-  protected:
-    explicit SocketAwaiter(SocketState& socket) noexcept : SocketOperation(socket, Op::name) {}
-    ~SocketAwaiter() = default;
-};
-
-class ASYNCIO_API SockRecv final : public SocketAwaiter<SockRecv, std::string> {
+class ASYNCIO_API SockRecv final : public SocketOperation {
   public:
     static constexpr const char* name = "sock_recv";
     SockRecv(SocketState* socket, std::size_t size) noexcept
-        : SocketAwaiter(*socket), size_(size) {}
-    std::string take() noexcept { return std::move(data_); }
+        : SocketOperation(*socket, name), size_(size) {}
+    std::string result() noexcept { return std::move(data_); }
 
   private:
     Attempt attempt() override;
@@ -274,12 +272,12 @@ class ASYNCIO_API SockRecv final : public SocketAwaiter<SockRecv, std::string> {
     std::string data_;
 };
 
-class ASYNCIO_API SockRecvInto final : public SocketAwaiter<SockRecvInto, std::size_t> {
+class ASYNCIO_API SockRecvInto final : public SocketOperation {
   public:
     static constexpr const char* name = "sock_recv_into";
     SockRecvInto(SocketState* socket, WritableBytes buffer) noexcept
-        : SocketAwaiter(*socket), buffer_(buffer) {}
-    std::size_t take() const noexcept { return count_; }
+        : SocketOperation(*socket, name), buffer_(buffer) {}
+    std::size_t result() const noexcept { return count_; }
 
   private:
     Attempt attempt() override;
@@ -287,12 +285,12 @@ class ASYNCIO_API SockRecvInto final : public SocketAwaiter<SockRecvInto, std::s
     std::size_t count_ = 0;
 };
 
-class ASYNCIO_API SockRecvScattered final : public SocketAwaiter<SockRecvScattered, std::size_t> {
+class ASYNCIO_API SockRecvScattered final : public SocketOperation {
   public:
     static constexpr const char* name = "sock_recv_into";
     SockRecvScattered(SocketState* socket, std::span<const WritableBytes> buffers) noexcept
-        : SocketAwaiter(*socket), buffers_(buffers) {}
-    std::size_t take() const noexcept { return count_; }
+        : SocketOperation(*socket, name), buffers_(buffers) {}
+    std::size_t result() const noexcept { return count_; }
 
   private:
     Attempt attempt() override;
@@ -300,12 +298,12 @@ class ASYNCIO_API SockRecvScattered final : public SocketAwaiter<SockRecvScatter
     std::size_t count_ = 0;
 };
 
-class ASYNCIO_API SockRecvFrom final : public SocketAwaiter<SockRecvFrom, ReceivedFrom> {
+class ASYNCIO_API SockRecvFrom final : public SocketOperation {
   public:
     static constexpr const char* name = "sock_recvfrom";
     SockRecvFrom(SocketState* socket, std::size_t size) noexcept
-        : SocketAwaiter(*socket), size_(size) {}
-    ReceivedFrom take() { return {std::move(data_), address_}; }
+        : SocketOperation(*socket, name), size_(size) {}
+    ReceivedFrom result() { return {std::move(data_), address_}; }
 
   private:
     Attempt attempt() override;
@@ -314,12 +312,12 @@ class ASYNCIO_API SockRecvFrom final : public SocketAwaiter<SockRecvFrom, Receiv
     Address address_;
 };
 
-class ASYNCIO_API SockRecvFromInto final : public SocketAwaiter<SockRecvFromInto, CountFrom> {
+class ASYNCIO_API SockRecvFromInto final : public SocketOperation {
   public:
     static constexpr const char* name = "sock_recvfrom_into";
     SockRecvFromInto(SocketState* socket, WritableBytes buffer) noexcept
-        : SocketAwaiter(*socket), buffer_(buffer) {}
-    CountFrom take() const noexcept { return {count_, address_}; }
+        : SocketOperation(*socket, name), buffer_(buffer) {}
+    CountFrom result() const noexcept { return {count_, address_}; }
 
   private:
     Attempt attempt() override;
@@ -328,24 +326,24 @@ class ASYNCIO_API SockRecvFromInto final : public SocketAwaiter<SockRecvFromInto
     Address address_;
 };
 
-class ASYNCIO_API SockSendAll final : public SocketAwaiter<SockSendAll, void> {
+class ASYNCIO_API SockSendAll final : public SocketOperation {
   public:
     static constexpr const char* name = "sock_sendall";
     SockSendAll(SocketState* socket, ReadableBytes data) noexcept
-        : SocketAwaiter(*socket), rest_(data) {}
-    void take() const noexcept {}
+        : SocketOperation(*socket, name), rest_(data) {}
+    void result() const noexcept {}
 
   private:
     Attempt attempt() override;
     std::string_view rest_;
 };
 
-class ASYNCIO_API SockSendGathered final : public SocketAwaiter<SockSendGathered, void> {
+class ASYNCIO_API SockSendGathered final : public SocketOperation {
   public:
     static constexpr const char* name = "sock_sendall";
     SockSendGathered(SocketState* socket, std::span<const ReadableBytes> parts) noexcept
-        : SocketAwaiter(*socket), rest_(parts) {}
-    void take() const noexcept {}
+        : SocketOperation(*socket, name), rest_(parts) {}
+    void result() const noexcept {}
 
   private:
     Attempt attempt() override;
@@ -353,12 +351,12 @@ class ASYNCIO_API SockSendGathered final : public SocketAwaiter<SockSendGathered
     std::size_t sent_of_first_ = 0;
 };
 
-class ASYNCIO_API SockSendTo final : public SocketAwaiter<SockSendTo, std::size_t> {
+class ASYNCIO_API SockSendTo final : public SocketOperation {
   public:
     static constexpr const char* name = "sock_sendto";
     SockSendTo(SocketState* socket, ReadableBytes data, const Address& address) noexcept
-        : SocketAwaiter(*socket), data_(data), address_(address) {}
-    std::size_t take() const noexcept { return count_; }
+        : SocketOperation(*socket, name), data_(data), address_(address) {}
+    std::size_t result() const noexcept { return count_; }
 
   private:
     Attempt attempt() override;
@@ -367,12 +365,12 @@ class ASYNCIO_API SockSendTo final : public SocketAwaiter<SockSendTo, std::size_
     std::size_t count_ = 0;
 };
 
-class ASYNCIO_API SockConnect final : public SocketAwaiter<SockConnect, void> {
+class ASYNCIO_API SockConnect final : public SocketOperation {
   public:
     static constexpr const char* name = "sock_connect";
     SockConnect(SocketState* socket, const Address& address) noexcept
-        : SocketAwaiter(*socket), address_(address) {}
-    void take() const noexcept {}
+        : SocketOperation(*socket, name), address_(address) {}
+    void result() const noexcept {}
 
   private:
     Attempt attempt() override;
@@ -381,11 +379,11 @@ class ASYNCIO_API SockConnect final : public SocketAwaiter<SockConnect, void> {
     bool was_attached_ = false;
 };
 
-class ASYNCIO_API SockAccept final : public SocketAwaiter<SockAccept, Accepted> {
+class ASYNCIO_API SockAccept final : public SocketOperation {
   public:
     static constexpr const char* name = "sock_accept";
-    explicit SockAccept(SocketState* socket) noexcept : SocketAwaiter(*socket) {}
-    Accepted take() noexcept { return std::move(accepted_); }
+    explicit SockAccept(SocketState* socket) noexcept : SocketOperation(*socket, name) {}
+    Accepted result() noexcept { return std::move(accepted_); }
 
   private:
     Attempt attempt() override;
@@ -396,71 +394,61 @@ class ASYNCIO_API SockAccept final : public SocketAwaiter<SockAccept, Accepted> 
 
 // Up to `size` bytes, as soon as there are some; nothing if the peer has ended, or at once if
 // `size` is 0. Of a socket of messages: the next one, cut off at `size`. (loop.sock_recv)
-inline detail::Deferred<detail::SockRecv, detail::SocketState*, std::size_t>
-sock_recv(const Socket& socket, std::size_t size) {
-    return detail::Deferred<detail::SockRecv, detail::SocketState*, std::size_t>(
-        &socket.state(detail::SockRecv::name), size);
+inline detail::IoAwaiter<detail::SockRecv> sock_recv(const Socket& socket, std::size_t size) {
+    return detail::IoAwaiter<detail::SockRecv>(&socket.state(detail::SockRecv::name), size);
 }
 // The same into a buffer: gives how much, 0 if the peer has ended. (loop.sock_recv_into)
-inline detail::Deferred<detail::SockRecvInto, detail::SocketState*, WritableBytes>
-sock_recv_into(const Socket& socket, WritableBytes buffer) {
-    return detail::Deferred<detail::SockRecvInto, detail::SocketState*, WritableBytes>(
-        &socket.state(detail::SockRecvInto::name), buffer);
+inline detail::IoAwaiter<detail::SockRecvInto> sock_recv_into(const Socket& socket,
+                                                              WritableBytes buffer) {
+    return detail::IoAwaiter<detail::SockRecvInto>(&socket.state(detail::SockRecvInto::name),
+                                                   buffer);
 }
 // The same into several buffers, one after the other.
-inline detail::Deferred<detail::SockRecvScattered, detail::SocketState*,
-                        std::span<const WritableBytes>>
+inline detail::IoAwaiter<detail::SockRecvScattered>
 sock_recv_into(const Socket& socket, std::span<const WritableBytes> buffers) {
-    return detail::Deferred<detail::SockRecvScattered, detail::SocketState*,
-                            std::span<const WritableBytes>>(
+    return detail::IoAwaiter<detail::SockRecvScattered>(
         &socket.state(detail::SockRecvScattered::name), buffers);
 }
 // A message, cut off at `size`, and who sent it. (loop.sock_recvfrom)
-inline detail::Deferred<detail::SockRecvFrom, detail::SocketState*, std::size_t>
-sock_recvfrom(const Socket& socket, std::size_t size) {
-    return detail::Deferred<detail::SockRecvFrom, detail::SocketState*, std::size_t>(
-        &socket.state(detail::SockRecvFrom::name), size);
+inline detail::IoAwaiter<detail::SockRecvFrom> sock_recvfrom(const Socket& socket,
+                                                             std::size_t size) {
+    return detail::IoAwaiter<detail::SockRecvFrom>(&socket.state(detail::SockRecvFrom::name), size);
 }
 // (loop.sock_recvfrom_into)
-inline detail::Deferred<detail::SockRecvFromInto, detail::SocketState*, WritableBytes>
-sock_recvfrom_into(const Socket& socket, WritableBytes buffer) {
-    return detail::Deferred<detail::SockRecvFromInto, detail::SocketState*, WritableBytes>(
+inline detail::IoAwaiter<detail::SockRecvFromInto> sock_recvfrom_into(const Socket& socket,
+                                                                      WritableBytes buffer) {
+    return detail::IoAwaiter<detail::SockRecvFromInto>(
         &socket.state(detail::SockRecvFromInto::name), buffer);
 }
 // All of the data, however many calls that takes. After a failure or a cancel, part of it may have
 // been sent. (loop.sock_sendall)
-inline detail::Deferred<detail::SockSendAll, detail::SocketState*, ReadableBytes>
-sock_sendall(const Socket& socket, ReadableBytes data) {
-    return detail::Deferred<detail::SockSendAll, detail::SocketState*, ReadableBytes>(
-        &socket.state(detail::SockSendAll::name), data);
+inline detail::IoAwaiter<detail::SockSendAll> sock_sendall(const Socket& socket,
+                                                           ReadableBytes data) {
+    return detail::IoAwaiter<detail::SockSendAll>(&socket.state(detail::SockSendAll::name), data);
 }
 // The same of several pieces, one after the other.
-inline detail::Deferred<detail::SockSendGathered, detail::SocketState*,
-                        std::span<const ReadableBytes>>
+inline detail::IoAwaiter<detail::SockSendGathered>
 sock_sendall(const Socket& socket, std::span<const ReadableBytes> parts) {
-    return detail::Deferred<detail::SockSendGathered, detail::SocketState*,
-                            std::span<const ReadableBytes>>(
+    return detail::IoAwaiter<detail::SockSendGathered>(
         &socket.state(detail::SockSendGathered::name), parts);
 }
 // One message to this address; gives how much was sent. (loop.sock_sendto)
-inline detail::Deferred<detail::SockSendTo, detail::SocketState*, ReadableBytes, Address>
-sock_sendto(const Socket& socket, ReadableBytes data, const Address& address) {
-    return detail::Deferred<detail::SockSendTo, detail::SocketState*, ReadableBytes, Address>(
-        &socket.state(detail::SockSendTo::name), data, address);
+inline detail::IoAwaiter<detail::SockSendTo> sock_sendto(const Socket& socket, ReadableBytes data,
+                                                         const Address& address) {
+    return detail::IoAwaiter<detail::SockSendTo>(&socket.state(detail::SockSendTo::name), data,
+                                                 address);
 }
 // Throws std::system_error if the peer refuses or cannot be reached. After a cancel the socket is
 // of no use but to be closed. (loop.sock_connect)
-inline detail::Deferred<detail::SockConnect, detail::SocketState*, Address>
-sock_connect(const Socket& socket, const Address& address) {
-    return detail::Deferred<detail::SockConnect, detail::SocketState*, Address>(
-        &socket.state(detail::SockConnect::name), address);
+inline detail::IoAwaiter<detail::SockConnect> sock_connect(const Socket& socket,
+                                                           const Address& address) {
+    return detail::IoAwaiter<detail::SockConnect>(&socket.state(detail::SockConnect::name),
+                                                  address);
 }
 // The next connection that somebody makes to this socket, which must listen. One that was ended
 // before it could be accepted is passed over. (loop.sock_accept)
-inline detail::Deferred<detail::SockAccept, detail::SocketState*>
-sock_accept(const Socket& socket) {
-    return detail::Deferred<detail::SockAccept, detail::SocketState*>(
-        &socket.state(detail::SockAccept::name));
+inline detail::IoAwaiter<detail::SockAccept> sock_accept(const Socket& socket) {
+    return detail::IoAwaiter<detail::SockAccept>(&socket.state(detail::SockAccept::name));
 }
 
 ASYNCIO_END_NAMESPACE

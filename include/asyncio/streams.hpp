@@ -73,8 +73,12 @@ class ASYNCIO_API StreamState final : public Connection {
     }
     WaitList& drain_waiters() noexcept { return drain_waiters_; }
     WaitList& end_waiters() noexcept { return end_waiters_; }
-    // The read that waits, of which there is at most one.
-    IoOperation* reader = nullptr;
+    // There is a read that waits: at most one. Nobody else fills received() then.
+    bool has_reader() const noexcept { return has(reader_flag); }
+    void begin_reading() noexcept { set(reader_flag); }
+    void end_reading() noexcept { clear(reader_flag); }
+    // A read has to wait, and may: nothing is there, and nothing will be before an edge comes.
+    bool must_wait_to_read() const noexcept { return is_without_data(reader_flag); }
 
   private:
     ~StreamState() override = default;
@@ -89,6 +93,8 @@ class ASYNCIO_API StreamState final : public Connection {
         }
     }
 
+    static constexpr std::uint32_t reader_flag = 1U << first_of_stream;
+
     std::size_t limit_;
     std::uint32_t writers_ = 0;
     bool is_server_ = false;
@@ -99,20 +105,22 @@ class ASYNCIO_API StreamState final : public Connection {
 
 // A read of a stream.
 class ASYNCIO_API StreamRead : public IoOperation {
-  protected:
-    explicit StreamRead(StreamState& stream) noexcept : IoOperation(stream), stream_(stream) {
-        stream.retain();
-    }
-    ~StreamRead() {
-        if (stream_.reader == this) [[unlikely]] { // it was cancelled, or its frame destroyed
-            stream_.reader = nullptr;
+  public:
+    void end() noexcept {
+        if (!is_done()) [[unlikely]] {
+            clean_up();
         }
-        stream_.release();
+        stream().release();
     }
+
+  protected:
+    explicit StreamRead(StreamState& stream) noexcept : IoOperation(stream) { stream.retain(); }
+    StreamRead(StreamRead&& other) noexcept : IoOperation(std::move(other)) { stream().retain(); }
+    ~StreamRead() = default;
 
     enum class More : std::uint8_t { some, blocked, end };
     // More into received(). Throws what reading has failed with.
-    More more(std::size_t at_least = 1) { return result_of(stream_.fill(at_least)); }
+    More more(std::size_t at_least = 1) { return result_of(stream().fill(at_least)); }
     More result_of(Connection::Got got) {
         switch (got) {
         case Connection::Got::data:
@@ -128,62 +136,57 @@ class ASYNCIO_API StreamRead : public IoOperation {
     }
     // At most so many bytes.
     std::string take(std::size_t count) {
-        std::string data(stream_.received().view().substr(0, count));
-        stream_.received().consume(data.size());
+        std::string data(stream().received().view().substr(0, count));
+        stream().consume(data.size());
         return data;
     }
-
-    StreamState& stream_;
+    StreamState& stream() const noexcept { return static_cast<StreamState&>(channel()); }
 
     [[noreturn]] ASYNCIO_COLD static void throw_second_reader(const char* name);
 
   private:
     [[noreturn]] ASYNCIO_COLD void throw_read_error() const;
+    ASYNCIO_COLD void clean_up() noexcept;
 };
 
 // Derived: read(), as attempt(); needs_data(), that it cannot be done without any; and read_now(),
-// which does read() in the case that is the way of every message: nothing is kept, and the kernel
-// has something. False: it has done nothing.
-template <class Op, class T> class ASYNCIO_API StreamReadOf : public StreamRead {
+// which does read() in the case that is the way of every message: it has waited with nothing kept,
+// and the kernel has something. False: it has done nothing.
+template <class Op> class ASYNCIO_API StreamReadOf : public StreamRead {
   public:
     bool await_ready() noexcept {
         // Nothing is there, and nothing will come before an edge: the common case of a server.
-        if (stream_.must_wait_to_read() && stream_.reader == nullptr && op().needs_data()) {
-            stream_.reader = this;
-            stream_.about_to_wait();
+        if (op().needs_data() && stream().must_wait_to_read()) {
+            has_place = true;
+            stream().begin_reading();
             return false;
         }
         return is_ready();
     }
-    T await_resume() {
-        check();
-        return op().result();
-    }
-    Result<T> take_result() {
-        if (std::exception_ptr failure = take_failure()) return Result<T>(std::move(failure));
-        return Result<T>(op().result());
+    void begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
+        IoOperation::begin(task, frame, Direction::read);
     }
 
   protected:
-    explicit StreamReadOf(StreamState& stream) noexcept : StreamRead(stream) {}
+    using StreamRead::StreamRead;
+    StreamReadOf(StreamReadOf&&) noexcept = default;
     ~StreamReadOf() = default;
 
   private:
     Op& op() noexcept { return static_cast<Op&>(*this); }
     Attempt attempt() override;
     // As those of IoOperation, in one piece: it is the way of every message.
-    bool go_on() noexcept;
+    ASYNCIO_ALWAYS_INLINE bool go_on() noexcept;
     void run() override;
     void run_in_debug() override;
 };
 
-class ASYNCIO_API ReadSome final : public StreamReadOf<ReadSome, std::string> {
+class ASYNCIO_API ReadSome final : public StreamReadOf<ReadSome> {
   public:
     static constexpr const char* name = "read";
     ReadSome(StreamState* stream, std::ptrdiff_t size) noexcept
         : StreamReadOf(*stream), size_(size) {}
     std::string result() noexcept { return std::move(data_); }
-
     bool needs_data() const noexcept { return size_ != 0; }
 
   private:
@@ -194,30 +197,28 @@ class ASYNCIO_API ReadSome final : public StreamReadOf<ReadSome, std::string> {
     std::string data_;
 };
 
-class ASYNCIO_API ReadInto final : public StreamReadOf<ReadInto, std::size_t> {
+class ASYNCIO_API ReadInto final : public StreamReadOf<ReadInto> {
   public:
     static constexpr const char* name = "read_into";
     ReadInto(StreamState* stream, WritableBytes buffer) noexcept
         : StreamReadOf(*stream), buffer_(buffer) {}
     std::size_t result() const noexcept { return count_; }
-
     bool needs_data() const noexcept { return !buffer_.empty(); }
 
   private:
     friend class StreamReadOf;
     Attempt read();
-    bool read_now() { return !buffer_.empty() && stream_.receive_now(buffer_, count_); }
+    bool read_now() { return stream().receive_now(buffer_, count_); }
     WritableBytes buffer_;
-    std::size_t count_ = 0;
+    std::size_t count_;
 };
 
-class ASYNCIO_API ReadExactly final : public StreamReadOf<ReadExactly, std::string> {
+class ASYNCIO_API ReadExactly final : public StreamReadOf<ReadExactly> {
   public:
     static constexpr const char* name = "readexactly";
     ReadExactly(StreamState* stream, std::size_t size) noexcept
         : StreamReadOf(*stream), size_(size) {}
     std::string result() noexcept { return std::move(data_); }
-
     bool needs_data() const noexcept { return size_ != 0; }
 
   private:
@@ -228,19 +229,18 @@ class ASYNCIO_API ReadExactly final : public StreamReadOf<ReadExactly, std::stri
     std::string data_;
 };
 
-class ASYNCIO_API Peek final : public StreamReadOf<Peek, std::string_view> {
+class ASYNCIO_API Peek final : public StreamReadOf<Peek> {
   public:
     static constexpr const char* name = "peek";
     Peek(StreamState* stream, std::size_t at_least) noexcept
         : StreamReadOf(*stream), at_least_(at_least) {}
-    std::string_view result() const noexcept { return stream_.received().view(); }
-
+    std::string_view result() const noexcept { return stream().received().view(); }
     bool needs_data() const noexcept { return at_least_ != 0; }
 
   private:
     friend class StreamReadOf;
     Attempt read();
-    bool read_now() { return at_least_ == 1 && stream_.fill_now(); }
+    bool read_now() { return at_least_ == 1 && stream().fill_now(); }
     std::size_t at_least_;
 };
 
@@ -267,7 +267,7 @@ class ASYNCIO_API UntilSearch {
     std::size_t searched_ = 0;
 };
 
-class ASYNCIO_API ReadUntil final : public StreamReadOf<ReadUntil, std::string> {
+class ASYNCIO_API ReadUntil final : public StreamReadOf<ReadUntil> {
   public:
     static constexpr const char* name = "readuntil";
     ReadUntil(StreamState* stream, std::string_view separator) noexcept
@@ -275,7 +275,6 @@ class ASYNCIO_API ReadUntil final : public StreamReadOf<ReadUntil, std::string> 
     ReadUntil(StreamState* stream, std::span<const std::string_view> separators) noexcept
         : StreamReadOf(*stream), search_(separators) {}
     std::string result() noexcept { return std::move(data_); }
-
     bool needs_data() const noexcept { return search_.is_valid(); }
 
   private:
@@ -286,12 +285,11 @@ class ASYNCIO_API ReadUntil final : public StreamReadOf<ReadUntil, std::string> 
     std::string data_;
 };
 
-class ASYNCIO_API ReadLine final : public StreamReadOf<ReadLine, std::string> {
+class ASYNCIO_API ReadLine : public StreamReadOf<ReadLine> {
   public:
     static constexpr const char* name = "readline";
     explicit ReadLine(StreamState* stream) noexcept : StreamReadOf(*stream), search_("\n") {}
     std::string result() noexcept { return std::move(data_); }
-
     bool needs_data() const noexcept { return true; }
 
   private:
@@ -302,55 +300,40 @@ class ASYNCIO_API ReadLine final : public StreamReadOf<ReadLine, std::string> {
     std::string data_;
 };
 
-extern template class StreamReadOf<ReadSome, std::string>;
-extern template class StreamReadOf<ReadInto, std::size_t>;
-extern template class StreamReadOf<ReadExactly, std::string>;
-extern template class StreamReadOf<Peek, std::string_view>;
-extern template class StreamReadOf<ReadUntil, std::string>;
-extern template class StreamReadOf<ReadLine, std::string>;
-
-class NextLine final {
+class NextLine final : public ReadLine {
   public:
-    using AsyncioAwaiter = void;
-
-    explicit NextLine(StreamState* stream) noexcept : read_(stream) {}
-    bool await_ready() noexcept { return read_.await_ready(); }
-    template <std::derived_from<PromiseBase> Promise>
-    void await_suspend(std::coroutine_handle<Promise> frame,
-                       std::source_location where = std::source_location::current()) noexcept {
-        read_.await_suspend(frame, where);
+    using ReadLine::ReadLine;
+    std::optional<std::string> result() noexcept {
+        std::string line = ReadLine::result();
+        if (line.empty()) return std::nullopt;
+        return line;
     }
-    std::optional<std::string> await_resume() { return line(read_.await_resume()); }
-    Result<std::optional<std::string>> take_result() {
-        Result<std::string> read = read_.take_result();
-        if (!read) return Result<std::optional<std::string>>(read.exception());
-        return line(std::move(*read));
-    }
-
-  private:
-    static std::optional<std::string> line(std::string&& text) {
-        if (text.empty()) return std::nullopt;
-        return std::move(text);
-    }
-
-    ReadLine read_;
 };
+
+extern template class StreamReadOf<ReadSome>;
+extern template class StreamReadOf<ReadInto>;
+extern template class StreamReadOf<ReadExactly>;
+extern template class StreamReadOf<Peek>;
+extern template class StreamReadOf<ReadUntil>;
+extern template class StreamReadOf<ReadLine>;
 
 // The handshake of TLS. Gives nothing; throws what it failed with.
 class ASYNCIO_API Handshake final : public IoOperation {
   public:
-    explicit Handshake(Connection* connection) noexcept
-        : IoOperation(*connection), connection_(*connection) {
+    explicit Handshake(Connection* connection) noexcept : IoOperation(*connection) {
         connection->retain();
     }
-    ~Handshake() { connection_.release(); }
+    Handshake(Handshake&& other) noexcept : Handshake(&other.connection()) {}
+    void end() noexcept {
+        IoOperation::end();
+        connection().release();
+    }
     bool await_ready() noexcept { return is_ready(); }
-    void await_resume() { check(); }
+    void result() const noexcept {}
 
   private:
+    Connection& connection() const noexcept { return static_cast<Connection&>(channel()); }
     Attempt attempt() override;
-
-    Connection& connection_;
 };
 
 // drain(), while it waits.
@@ -370,13 +353,14 @@ class ASYNCIO_API Drain {
   public:
     using AsyncioAwaiter = void;
 
-    explicit Drain(StreamState* stream) noexcept : stream_(*stream) {}
+    explicit Drain(StreamState* stream) noexcept : stream_(*stream) { stream->retain(); }
+    Drain(Drain&& other) noexcept : Drain(&other.stream_) {} // of one that is not awaited yet
+    Drain& operator=(Drain&&) = delete;
     ~Drain() {
         if (task_ != nullptr) [[unlikely]]
             clean_up();
+        stream_.release();
     }
-    Drain(const Drain&) = delete;
-    Drain& operator=(const Drain&) = delete;
 
     bool await_ready() const noexcept { return stream_.is_drained() && stream_.io().spend(); }
     template <std::derived_from<PromiseBase> Promise>
@@ -397,9 +381,9 @@ class ASYNCIO_API Drain {
     ASYNCIO_COLD void clean_up() noexcept;
     std::exception_ptr failure();
 
+    TaskBase* task_ = nullptr; // while it waits
+    bool waits_;               // in the list, not for a turn; while it waits
     StreamState& stream_;
-    TaskBase* task_ = nullptr; // once it has waited
-    bool waits_ = false;       // in the list, not for a turn
     union {
         DrainWait wait_;
     };
@@ -412,6 +396,8 @@ class ASYNCIO_API WaitClosed final : public Waiter {
         : Waiter(stream->end_waiters()), stream_(*stream) {
         stream->retain();
     }
+    WaitClosed(WaitClosed&& other) noexcept : WaitClosed(&other.stream_) {} // not awaited yet
+    WaitClosed& operator=(WaitClosed&&) = delete;
     ~WaitClosed() { stream_.release(); }
 
     bool await_ready() const noexcept { return stream_.is_lost(); }
@@ -443,59 +429,53 @@ class ASYNCIO_API StreamReader {
 
     // At most `size` bytes, as soon as there are some, and nothing at the end; without a size, or
     // with a negative one, everything up to the end. (StreamReader.read)
-    detail::Deferred<detail::ReadSome, detail::StreamState*, std::ptrdiff_t>
-    read(std::ptrdiff_t size = -1) const {
-        return detail::Deferred<detail::ReadSome, detail::StreamState*, std::ptrdiff_t>(state_,
-                                                                                        size);
+    detail::IoAwaiter<detail::ReadSome> read(std::ptrdiff_t size = -1) const {
+        return detail::IoAwaiter<detail::ReadSome>(state_, size);
     }
     // The same into a buffer, from the kernel straight into it where that can be; gives how many
     // bytes, 0 at the end.
-    detail::Deferred<detail::ReadInto, detail::StreamState*, WritableBytes>
-    read_into(WritableBytes buffer) const {
-        return detail::Deferred<detail::ReadInto, detail::StreamState*, WritableBytes>(state_,
-                                                                                       buffer);
+    detail::IoAwaiter<detail::ReadInto> read_into(WritableBytes buffer) const {
+        return detail::IoAwaiter<detail::ReadInto>(state_, buffer);
     }
     // So many bytes. Throws IncompleteReadError if the end comes before, with what there was.
     // (StreamReader.readexactly)
-    detail::Deferred<detail::ReadExactly, detail::StreamState*, std::size_t>
-    readexactly(std::size_t size) const {
-        return detail::Deferred<detail::ReadExactly, detail::StreamState*, std::size_t>(state_,
-                                                                                        size);
+    detail::IoAwaiter<detail::ReadExactly> readexactly(std::size_t size) const {
+        return detail::IoAwaiter<detail::ReadExactly>(state_, size);
     }
     // Everything up to and with the separator. Throws IncompleteReadError if the end comes before,
     // with what there was; LimitOverrunError if there is none within the limit, and the data stays.
     // Of several separators the one counts that ends first, and of these the shortest. The
     // separators must stay where they are until the await is over. (StreamReader.readuntil)
-    detail::Deferred<detail::ReadUntil, detail::StreamState*, std::string_view>
-    readuntil(std::string_view separator = "\n") const {
-        return detail::Deferred<detail::ReadUntil, detail::StreamState*, std::string_view>(
-            state_, separator);
+    detail::IoAwaiter<detail::ReadUntil> readuntil(std::string_view separator = "\n") const {
+        return detail::IoAwaiter<detail::ReadUntil>(state_, separator);
     }
-    detail::Deferred<detail::ReadUntil, detail::StreamState*, std::span<const std::string_view>>
+    detail::IoAwaiter<detail::ReadUntil>
     readuntil(std::span<const std::string_view> separators) const {
-        return detail::Deferred<detail::ReadUntil, detail::StreamState*,
-                                std::span<const std::string_view>>(state_, separators);
+        return detail::IoAwaiter<detail::ReadUntil>(state_, separators);
     }
     // A line with its "\n"; at the end what is left without one, and then nothing. A line over the
     // limit is dropped, as far as it has come, and throws ValueError. (StreamReader.readline)
-    detail::Deferred<detail::ReadLine, detail::StreamState*> readline() const {
-        return detail::Deferred<detail::ReadLine, detail::StreamState*>(state_);
+    detail::IoAwaiter<detail::ReadLine> readline() const {
+        return detail::IoAwaiter<detail::ReadLine>(state_);
     }
     // The same, and nothing at the end: `while (auto line = co_await reader.next())`.
     // (async for line in reader)
-    detail::Deferred<detail::NextLine, detail::StreamState*> next() const {
-        return detail::Deferred<detail::NextLine, detail::StreamState*>(state_);
+    detail::IoAwaiter<detail::NextLine> next() const {
+        return detail::IoAwaiter<detail::NextLine>(state_);
     }
 
     // What is in the buffer, at least so many bytes, without taking it out; less only at the end.
     // Good until the next read or consume(). No copy is made.
-    detail::Deferred<detail::Peek, detail::StreamState*, std::size_t>
-    peek(std::size_t at_least = 1) const {
-        return detail::Deferred<detail::Peek, detail::StreamState*, std::size_t>(state_, at_least);
+    detail::IoAwaiter<detail::Peek> peek(std::size_t at_least = 1) const {
+        return detail::IoAwaiter<detail::Peek>(state_, at_least);
     }
     // Takes so many bytes out of the buffer. Throws ValueError if there are fewer, RuntimeError
     // while a read waits, which has looked at them already.
-    void consume(std::size_t count) const;
+    void consume(std::size_t count) const {
+        if (count > state_->received().size() || state_->has_reader()) [[unlikely]]
+            refuse_consume(count);
+        state_->consume(count);
+    }
     // What is in the buffer now.
     std::string_view buffered() const noexcept { return state_->received().view(); }
 
@@ -512,6 +492,8 @@ class ASYNCIO_API StreamReader {
     explicit StreamReader(detail::StreamState* adopted) noexcept : state_(adopted) {}
 
   private:
+    [[noreturn]] ASYNCIO_COLD void refuse_consume(std::size_t count) const;
+
     detail::StreamState* state_;
 };
 
@@ -552,8 +534,8 @@ class ASYNCIO_API StreamWriter {
     // Waits, if more is kept than the high-water mark, until it is not more than the low one.
     // Throws what the connection has failed with; std::system_error (ECONNRESET) if it is closed. A
     // cancel ends the wait, and what was written still goes out. (StreamWriter.drain)
-    detail::Deferred<detail::Drain, detail::StreamState*> drain() const {
-        return detail::Deferred<detail::Drain, detail::StreamState*>(state_);
+    [[nodiscard("nothing is waited for until it is awaited")]] detail::Drain drain() const {
+        return detail::Drain(state_);
     }
     // Ends our side, once everything is sent: the peer reads to the end, and may go on sending.
     // Throws RuntimeError with TLS. (StreamWriter.write_eof, StreamWriter.can_write_eof)
@@ -570,8 +552,9 @@ class ASYNCIO_API StreamWriter {
     }
     // Waits until it is closed; throws what it has failed with. Call close() before.
     // (StreamWriter.wait_closed)
-    detail::Deferred<detail::WaitClosed, detail::StreamState*> wait_closed() const {
-        return detail::Deferred<detail::WaitClosed, detail::StreamState*>(state_);
+    [[nodiscard("nothing is waited for until it is awaited")]] detail::WaitClosed
+    wait_closed() const {
+        return detail::WaitClosed(state_);
     }
 
     // What is kept because the kernel would not take it, in bytes; and the marks between which

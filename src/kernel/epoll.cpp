@@ -140,33 +140,61 @@ class EpollBackend final : public Backend {
             if (errno == EINTR) return;
             fail(errno, "epoll_wait");
         }
-        for (const epoll_event *next = events_, *end = events_ + count; next != end; ++next) {
-            const epoll_event& event = *next;
-            if ((event.data.u64 & 1) == 0) [[likely]] {
-                // An error is told to both, who learn it from their own calls; it ends nothing by
-                // itself: a socket of datagrams goes on, and a reset hangs up as well.
-                auto& edges = *static_cast<detail::Edges*>(event.data.ptr);
-                const std::uint32_t events = event.events;
-                if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
-                    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLPRI)) != 0) [[unlikely]] {
-                        edges.reads_on = true;
-                        if ((events & (EPOLLRDHUP | EPOLLHUP)) != 0) edges.hangup = true;
-                    }
-                    edges.became_readable(ready);
-                }
-                if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) edges.became_writable(ready);
-                continue;
+        tell_edges(events_, events_ + count, ready);
+    }
+
+    // The events that are the way of every message. Calls nobody, but for the rest at the first
+    // that is another one.
+    void tell_edges(const epoll_event* next, const epoll_event* end, detail::ReadyQueue& ready) {
+        static_assert(detail::Edges::unreadable == EPOLLIN &&
+                      detail::Edges::unwritable == EPOLLOUT);
+        for (; next != end; ++next) {
+            const std::uint64_t data = next->data.u64;
+            const std::uint32_t events = next->events;
+            if ((data & 1) != 0 || (events & ~std::uint32_t{EPOLLIN | EPOLLOUT}) != 0)
+                [[unlikely]] {
+                tell_rest(next, end, ready);
+                return;
             }
-            const auto entry = watched_.find(static_cast<int>(event.data.u64 >> 1));
-            if (entry == watched_.end()) continue;
-            // An error or a hang-up is told to both, who learn it from their own calls.
-            if ((event.events & ~std::uint32_t{EPOLLOUT}) != 0 && entry->second.reader != nullptr) {
-                entry->second.reader->descriptor_ready(ready);
-            }
-            if ((event.events & ~std::uint32_t{EPOLLIN}) != 0 && entry->second.writer != nullptr) {
-                entry->second.writer->descriptor_ready(ready);
+            auto& edges = *reinterpret_cast<detail::Edges*>(data);
+            edges.clear(events);
+            if ((events & EPOLLIN) != 0) edges.lists[0].queue_all(ready);
+            if (edges.lists[1].first != nullptr && (events & EPOLLOUT) != 0)
+                edges.lists[1].queue_all(ready);
+        }
+    }
+
+    ASYNCIO_NOINLINE void tell_rest(const epoll_event* next, const epoll_event* end,
+                                    detail::ReadyQueue& ready) {
+        for (; next != end; ++next) {
+            const std::uint64_t data = next->data.u64;
+            if ((data & 1) != 0) {
+                tell_watchers(static_cast<int>(data >> 1), next->events, ready);
+            } else {
+                tell_both(*reinterpret_cast<detail::Edges*>(data), next->events, ready);
             }
         }
+    }
+
+    // An error is told to both, who learn it from their own calls; it ends nothing by itself: a
+    // socket of datagrams goes on, and a reset hangs up as well.
+    static void tell_both(detail::Edges& edges, std::uint32_t events,
+                          detail::ReadyQueue& ready) noexcept {
+        if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLPRI)) != 0) edges.set(detail::Edges::reads_on);
+        if ((events & (EPOLLRDHUP | EPOLLHUP)) != 0) edges.set(detail::Edges::hangup);
+        if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)
+            edges.became_readable(ready);
+        if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) edges.became_writable(ready);
+    }
+
+    void tell_watchers(int descriptor, std::uint32_t events, detail::ReadyQueue& ready) {
+        const auto entry = watched_.find(descriptor);
+        if (entry == watched_.end()) return;
+        // An error or a hang-up is told to both, who learn it from their own calls.
+        if ((events & ~std::uint32_t{EPOLLOUT}) != 0 && entry->second.reader != nullptr)
+            entry->second.reader->descriptor_ready(ready);
+        if ((events & ~std::uint32_t{EPOLLIN}) != 0 && entry->second.writer != nullptr)
+            entry->second.writer->descriptor_ready(ready);
     }
 
     int wait_for(std::int64_t timeout_ns) override {

@@ -25,8 +25,8 @@ template <class Blocks> class ByteBuffer {
     ~ByteBuffer() { release(nullptr); }
 
     bool empty() const noexcept { return begin_ == end_; }
-    // It is empty, and has memory that it could give back.
-    bool is_idle() const noexcept { return begin_ == end_ && memory_ != nullptr; }
+    // What has none is empty.
+    bool has_memory() const noexcept { return memory_ != nullptr; }
     std::size_t size() const noexcept { return end_ - begin_; }
     std::string_view view() const noexcept { return {memory_ + begin_, size()}; }
 

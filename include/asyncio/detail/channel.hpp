@@ -13,6 +13,7 @@
 #include <asyncio/detail/task_state.hpp>
 #include <asyncio/events.hpp>
 #include <asyncio/kernel/backend.hpp>
+#include <asyncio/result.hpp>
 
 #include <concepts>
 #include <coroutine>
@@ -22,7 +23,7 @@
 #include <source_location>
 #include <span>
 #include <string>
-#include <tuple>
+#include <type_traits>
 #include <utility>
 
 ASYNCIO_BEGIN_NAMESPACE
@@ -52,9 +53,9 @@ class ASYNCIO_API Io final : public LoopExtra {
 
     // Awaits of I/O that complete at once may be so many in a row; then the next one takes a turn,
     // so that others run too. An await that has to wait begins the count anew.
-    static constexpr unsigned budget = 64;
-    bool spend() noexcept { return at_once_++ < budget; }
-    void refresh_budget() noexcept { at_once_ = 0; }
+    static constexpr int budget = 64;
+    bool spend() noexcept { return --left_ >= 0; }
+    void refresh_budget() noexcept { left_ = budget; }
 
     // Blocks for what is received, kept for the next who needs one. Throws std::bad_alloc.
     static constexpr std::size_t block_size = 64 * 1024;
@@ -78,7 +79,7 @@ class ASYNCIO_API Io final : public LoopExtra {
     EventLoop& loop_;
     const SystemCalls& calls_;
     Channel* channels_ = nullptr;
-    unsigned at_once_ = 0;
+    int left_ = budget; // of it
     static constexpr std::size_t most_spare_blocks = 16;
     std::size_t spare_blocks_ = 0;
     char* spare_[most_spare_blocks];
@@ -99,7 +100,7 @@ class IoBlock {
     char* memory_;
 };
 
-class ASYNCIO_API Channel : private Edges {
+class ASYNCIO_API Channel : protected Edges {
   public:
     Channel() = default;
     Channel(const Channel&) = delete;
@@ -121,18 +122,21 @@ class ASYNCIO_API Channel : private Edges {
     EventLoop& loop() const noexcept { return io_->loop(); }
 
     Edges& edges() noexcept { return *this; }
+    static Channel& of(Edges& edges) noexcept { return static_cast<Channel&>(edges); }
     bool believed(Direction direction) const noexcept {
-        return direction == Direction::read ? readable : writable;
+        return !has(direction == Direction::read ? unreadable : unwritable);
     }
     void would_block(Direction direction) noexcept {
-        (direction == Direction::read ? readable : writable) = false;
+        set(direction == Direction::read ? unreadable : unwritable);
     }
     // A call has read less than it could have. That was all, unless the peer has ended the
     // connection, which comes as one edge with the last data, or has sent urgent data.
-    void read_short() noexcept { readable = reads_on; }
-    bool has_hung_up() const noexcept { return hangup; }
+    void read_short() noexcept {
+        if (!has(reads_on)) set(unreadable);
+    }
+    bool has_hung_up() const noexcept { return has(hangup); }
     // Before connect(): a socket that is not connected hangs up, as the kernel sees it.
-    void forget_hangup() noexcept { hangup = reads_on = false; }
+    void forget_hangup() noexcept { clear(hangup | reads_on); }
 
     // Queues those who wait, as an edge would.
     void wake(Direction direction) noexcept;
@@ -144,6 +148,7 @@ class ASYNCIO_API Channel : private Edges {
 
   private:
     friend class Io;
+    friend class ChannelWaiter;
 
     void attach_first(EventLoop& loop, int descriptor);
 
@@ -153,21 +158,54 @@ class ASYNCIO_API Channel : private Edges {
     Channel* previous_ = nullptr;
 };
 
-// An operation on a channel that a task awaits. Derived: attempt(), and what the await gives.
+// An operation on a channel that a task awaits. Derived: attempt(), and what the await gives; see
+// IoAwaiter.
+//
+// It is made with its await, moved as long as that has not begun, and ended by end() instead of a
+// destructor: a class with virtual functions that has one pays for it at each await.
 class ASYNCIO_API IoOperation : public ChannelWaiter {
   public:
-    using AsyncioAwaiter = void;
-
-    template <std::derived_from<PromiseBase> Promise>
-    void await_suspend(std::coroutine_handle<Promise> frame,
-                       std::source_location where = std::source_location::current()) noexcept {
-        frame.promise().where = where;
-        begin(*frame.promise().task, frame);
-    }
     CancelOutcome try_cancel() noexcept override;
 
+    // --- for IoAwaiter ---
+
+    bool was_awaited() const noexcept { return outcome_ != Outcome::fresh; }
+    ASYNCIO_COLD void refuse_second_await() noexcept;
+    // In await_suspend(). `way` is `direction`, for those that have only one.
+    void begin(TaskBase& task, std::coroutine_handle<> frame, Direction way) noexcept {
+        task_ = &task;
+        channel().io().refresh_budget();
+        if (put_off_) [[unlikely]] {
+            put_off_ = false;
+            wait_a_turn();
+        } else {
+            wait_for(way);
+        }
+        task.suspend(frame, *this);
+    }
+    void begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
+        begin(task, frame, direction);
+    }
+    // In await_resume().
+    void check() {
+        if (!is_done()) [[unlikely]] {
+            throw_failure();
+        }
+    }
+    // The same without throwing; null if it is done.
+    std::exception_ptr take_failure() noexcept;
+    // At the end, whether it was awaited or not.
+    void end() noexcept {
+        if (!is_done()) [[unlikely]] {
+            clean_up();
+        }
+    }
+
   protected:
-    explicit IoOperation(Channel& channel) noexcept : channel_(channel) {}
+    explicit IoOperation(Channel& channel) noexcept : ChannelWaiter(channel.edges()) {}
+    IoOperation(IoOperation&& other) noexcept
+        : ChannelWaiter(*other.edges_),
+          outcome_(other.was_awaited() ? Outcome::told : Outcome::fresh) {}
     ~IoOperation() = default;
 
     enum class Attempt : std::uint8_t {
@@ -180,85 +218,89 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
 
     // In await_ready(): whether it is done, or has failed.
     bool is_ready() noexcept {
-        if (channel_.is_attached() && !channel_.io().spend()) [[unlikely]] {
+        if (channel().is_attached() && !channel().io().spend()) [[unlikely]] {
             put_off_ = true;
             return false;
         }
         return try_once();
     }
-    // Which direction attempt() has found blocked. Default: to read.
-    Direction direction = Direction::read;
-
-    Channel& channel_;
-    TaskBase* task_ = nullptr; // set once the task has waited
-    std::exception_ptr failure_;
-    bool done_ = false;
-
-    // In await_resume().
-    void check() {
-        if (!done_) [[unlikely]] {
-            throw_failure();
-        }
-    }
-    // The same without throwing; null if it is done.
-    std::exception_ptr take_failure() noexcept;
+    Channel& channel() const noexcept { return Channel::of(*edges_); }
+    bool is_done() const noexcept { return outcome_ == Outcome::done; }
+    void set_done() noexcept { outcome_ = Outcome::done; }
+    void set_failed(std::exception_ptr failure) noexcept;
+    bool try_once() noexcept; // false: must wait
 
   private:
-    void begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
-        task_ = &task;
-        channel_.io().refresh_budget();
-        if (put_off_) [[unlikely]] {
-            put_off_ = false;
-            wait_a_turn(channel_);
-        } else {
-            wait_for(channel_.edges(), direction);
-        }
-        task.suspend(frame, *this);
-    }
-    bool try_once() noexcept; // false: must wait
+    enum class Outcome : std::uint8_t {
+        fresh,
+        done,
+        failed,
+        told, // of a failure or a cancel
+    };
+
     bool go_on() noexcept;
     void run() override;
     void run_in_debug() override;
     [[noreturn]] ASYNCIO_COLD void throw_failure();
+    ASYNCIO_COLD void clean_up() noexcept;
 
+    Outcome outcome_ = Outcome::fresh;
     bool put_off_ = false; // the budget is spent
-};
 
-// An argument of an operation. What is counted is kept: its socket or stream may be gone before the
-// operation is made.
-template <class T> class Argument {
-  public:
-    explicit Argument(T&& value) noexcept : value_(std::move(value)) {}
-    T take() noexcept { return std::move(value_); }
-
-  private:
-    T value_;
-};
-template <class T>
-    requires requires(T& counted) { counted.retain(); }
-class Argument<T*> {
-  public:
-    explicit Argument(T* counted) noexcept : counted_(counted) { counted->retain(); }
-    Argument(const Argument& other) noexcept : Argument(other.counted_) {}
-    Argument& operator=(const Argument&) = delete;
-    ~Argument() { counted_->release(); }
-    T* take() const noexcept { return counted_; }
+  protected:
+    // Which direction attempt() has found blocked. Default: to read.
+    Direction direction = Direction::read;
+    // For derived classes: it stands where others have to wait for it.
+    bool has_place = false;
+    TaskBase* task_; // set once the task has waited
 
   private:
-    T* counted_;
+    // A std::exception_ptr, if it has failed.
+    alignas(std::exception_ptr) std::byte failure_[sizeof(std::exception_ptr)];
 };
 
-// What a function like sock_recv() gives: what the operation is made of as it is awaited.
-template <class Op, class... Args>
-class [[nodiscard("nothing is done until it is awaited")]] Deferred {
+// What a function like sock_recv() gives: moved at will, and awaited once. An Op is an IoOperation
+// with await_ready() and result(), and a constructor that moves what has not been awaited.
+template <class Op> class [[nodiscard("nothing is done until it is awaited")]] IoAwaiter {
   public:
-    explicit Deferred(Args... arguments) noexcept : arguments_(std::move(arguments)...) {}
-    Op operator co_await() {
-        return std::apply([](auto&... arguments) { return Op(arguments.take()...); }, arguments_);
+    using AsyncioAwaiter = void;
+    using T = decltype(std::declval<Op&>().result());
+
+    template <class... Args>
+        requires std::constructible_from<Op, Args...>
+    explicit IoAwaiter(Args&&... arguments) noexcept : op_(std::forward<Args>(arguments)...) {}
+    IoAwaiter(IoAwaiter&& other) noexcept : op_(std::move(other.op_)) {}
+    IoAwaiter& operator=(IoAwaiter&&) = delete;
+    ~IoAwaiter() { op_.end(); }
+
+    bool await_ready() noexcept {
+        if (op_.was_awaited()) [[unlikely]] {
+            op_.refuse_second_await();
+            return true;
+        }
+        return op_.await_ready();
+    }
+    template <std::derived_from<PromiseBase> Promise>
+    void await_suspend(std::coroutine_handle<Promise> frame,
+                       std::source_location where = std::source_location::current()) noexcept {
+        frame.promise().where = where;
+        op_.begin(*frame.promise().task, frame);
+    }
+    T await_resume() {
+        op_.check();
+        return op_.result();
+    }
+    Result<T> take_result() {
+        if (std::exception_ptr failure = op_.take_failure()) return Result<T>(std::move(failure));
+        if constexpr (std::is_void_v<T>) {
+            return {};
+        } else {
+            return Result<T>(op_.result());
+        }
     }
 
   private:
-    std::tuple<Argument<Args>...> arguments_;
+    Op op_;
 };
 
 } // namespace detail

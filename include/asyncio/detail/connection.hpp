@@ -63,8 +63,8 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     // At least a byte into `into`, from received() if there is something, else without a detour.
     // Requires: `into` is not empty.
     Got read_into(std::span<char> into, std::size_t& count) {
-        if (received_.empty() && reads_plainly_) [[likely]]
-            return receive(into, count);
+        if (received_.empty() && !has(unreadable) && receive_now(into, count)) [[likely]]
+            return Got::data;
         return read_slowly(into, count);
     }
     // A read would not have to wait, as far as is known without a system call.
@@ -72,41 +72,53 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
         return believed(Direction::read) || !received_.empty() ||
                (tls_ != nullptr && tls_may_have_more_);
     }
-    // The same in the case that is the way of every message: nothing is kept, and the kernel has
-    // something. False: there is nothing, or another case; read_into() or fill() tells.
+    // The same in the case that is the way of every message: nothing was received before, and an
+    // edge has come. False: there is nothing, or another case; read_into() or fill() tells.
     bool receive_now(std::span<char> into, std::size_t& count) {
-        if (!received_.empty() || !reads_plainly_) [[unlikely]]
+        if (has(reads_slowly)) [[unlikely]]
             return false;
-        return receive(into, count) == Got::data;
-    }
-    bool fill_now() {
-        if (!received_.empty() || !reads_plainly_) [[unlikely]]
+        const ssize_t result = io().calls().recv(descriptor_, into.data(), into.size(), 0);
+        if (result <= 0) [[unlikely]] {
+            nothing_received(result);
             return false;
-        std::size_t count = 0;
-        if (receive(received_.room(io(), 1), count) != Got::data) return false;
-        received_.filled(count);
+        }
+        count = static_cast<std::size_t>(result);
+        if (count < into.size()) read_short();
         return true;
     }
-    ByteBuffer<Io>& received() noexcept { return received_; }
-    // Nothing is there, and a read would not get anything before an edge comes.
-    bool must_wait_to_read() const noexcept {
-        return received_.empty() && !believed(Direction::read) && reads_plainly_;
+    bool fill_now() {
+        std::size_t count = 0;
+        const bool is_some = receive_now(received_.room(io(), 1), count);
+        received_.filled(count);
+        if (!is_some) give_back_room();
+        return is_some;
+    }
+    // What was received and nobody has taken. As long as that is nothing, it holds no memory.
+    const ByteBuffer<Io>& received() const noexcept { return received_; }
+    // Takes so many bytes out of it, which must be there.
+    void consume(std::size_t count) noexcept {
+        received_.consume(count);
+        give_back_room();
     }
     // Nothing is left, and nothing will come.
     bool at_end() const noexcept {
         return received_.empty() && (peer_ended_ || closing_ || read_error_ != nullptr);
     }
     const std::exception_ptr& read_error() const noexcept { return read_error_; }
-    // Before waiting: gives back memory that is not needed.
-    void about_to_wait() noexcept {
-        if (received_.is_idle()) received_.release(is_attached() ? &io() : nullptr);
-    }
-
     // --- writing ---
 
     // Sends, or keeps, all of it. After close() or a failure it is dropped; after write_eof(), or
     // while the handshake of TLS is under way, throws RuntimeError. Throws std::bad_alloc.
-    void write(std::string_view data);
+    void write(std::string_view data) {
+        if (has(unwritable | writes_slowly | keeps) || data.empty()) [[unlikely]] {
+            write_slowly(data);
+            return;
+        }
+        const ssize_t sent = io().calls().send(descriptor_, data.data(), data.size(), MSG_NOSIGNAL);
+        if (sent != static_cast<ssize_t>(data.size())) [[unlikely]] {
+            keep_rest(data, sent);
+        }
+    }
     void write(std::span<const ReadableBytes> parts);
     // Ends our side once everything is sent: the peer reads to its end, and may go on sending.
     // Throws RuntimeError with TLS, which has no such thing.
@@ -118,9 +130,9 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     std::size_t write_buffer_size() const noexcept {
         return kept_.size() + (tls_ != nullptr ? tls_->output().size() : 0);
     }
-    bool is_writing_paused() const noexcept { return paused_; }
+    bool is_writing_paused() const noexcept { return has(paused); }
     // drain() has neither to wait nor to complain.
-    bool is_drained() const noexcept { return !paused_ && !complains_; }
+    bool is_drained() const noexcept { return !has(paused | complains); }
     // Pausing: above `high`; resuming: not above `low`. Throws ValueError unless high >= low.
     void set_write_buffer_limits(std::optional<std::size_t> high, std::optional<std::size_t> low);
     std::size_t low_water() const noexcept { return low_water_; }
@@ -177,11 +189,25 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     // The loop is closed, and the descriptor with it.
     virtual void dropped() noexcept {}
 
+    // In `flags` of Edges.
+    static constexpr std::uint32_t reads_slowly = 1U
+                                                  << first_of_owner; // TLS; ended, closed, failed
+    static constexpr std::uint32_t writes_slowly = 2U << first_of_owner; // the same of writing
+    static constexpr std::uint32_t keeps = 4U << first_of_owner;     // what the kernel did not take
+    static constexpr std::uint32_t complains = 8U << first_of_owner; // closing, or failed
+    static constexpr std::uint32_t paused = 16U << first_of_owner;
+    static constexpr unsigned first_of_stream = first_of_owner + 5;
+    // There is nothing to be read before an edge comes, and none of these either.
+    bool is_without_data(std::uint32_t others) const noexcept {
+        return (flags & (unreadable | reads_slowly | others)) == unreadable &&
+               !received_.has_memory();
+    }
+
   private:
     // Waits to write on, and comes up once to end it all.
     class Sender final : public ChannelWaiter {
       public:
-        explicit Sender(Connection& c) noexcept : connection(c) {}
+        explicit Sender(Connection& c) noexcept : ChannelWaiter(c.edges()), connection(c) {}
         void wait() noexcept;
         void come_up_soon() noexcept;
         void run() override;
@@ -192,7 +218,7 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     // Waits for the peer's close_notify, for a time.
     class Closer final : public ChannelWaiter, public Timed {
       public:
-        explicit Closer(Connection& c) noexcept : connection(c) {}
+        explicit Closer(Connection& c) noexcept : ChannelWaiter(c.edges()), connection(c) {}
         // For all of the closing.
         void limit(Delay timeout);
         void begin() noexcept;
@@ -226,20 +252,18 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     void lose() noexcept;
     void loop_closed() noexcept override;
     void close_descriptor() noexcept;
-    // From the kernel.
-    Got receive(std::span<char> into, std::size_t& count) {
-        if (!believed(Direction::read)) return Got::blocked;
-        const ssize_t result = io().calls().recv(descriptor_, into.data(), into.size(), 0);
-        if (result <= 0) [[unlikely]]
-            return nothing_received(into, count, result);
-        count = static_cast<std::size_t>(result);
-        if (count < into.size() && short_read_is_the_end_) read_short();
-        return Got::data;
-    }
-    Got nothing_received(std::span<char> into, std::size_t& count, ssize_t result);
+    // From the kernel. Requires: not `reads_slowly`.
+    Got receive(std::span<char> into, std::size_t& count);
+    // A call has given `result`, which is not positive: notes what follows from that.
+    ASYNCIO_COLD void nothing_received(ssize_t result);
     Got read_slowly(std::span<char> into, std::size_t& count);
+    void give_back_room() noexcept {
+        if (received_.empty()) received_.release(is_attached() ? &io() : nullptr);
+    }
     void write_slowly(std::string_view data);
     void keep_rest(std::string_view data, ssize_t sent);
+    void keep(std::string_view data);
+    void drop_kept() noexcept;
     void cut_off(bool has_begun) noexcept;
     Got read_tls(std::span<char> into, std::size_t& count);
     // As many records as there is room for, from what was fed and then from `ciphertext`.
@@ -253,14 +277,9 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     int descriptor_;
     std::uint32_t references_ = 1;
     Address peer_;
-    bool short_read_is_the_end_;
-    bool reads_plainly_ = true;  // no TLS, and neither ended, closed nor failed
-    bool writes_plainly_ = true; // the same of writing
-    bool complains_ = false;     // closing, or failed
     bool peer_ended_ = false;
     bool eof_wanted_ = false; // write_eof() was called
     bool eof_sent_ = false;
-    bool paused_ = false;
     bool closing_ = false;
     bool finishing_ = false; // nothing but lose() is to come
     bool lost_ = false;

@@ -8,6 +8,7 @@
 #include <asyncio/detail/config.hpp>
 
 #include <string>
+#include <utility>
 
 ASYNCIO_BEGIN_NAMESPACE
 
@@ -56,54 +57,56 @@ class ASYNCIO_API Operation : public Runnable {
     ~Operation() = default;
 };
 
+// Of the chain that begins here and ends with a null, which is walked.
+inline Runnable* last_of(Runnable* first) noexcept {
+    while (first->next_link != nullptr) first = first->next_link;
+    return first;
+}
+
 // A first-in, first-out queue of Runnables; every operation takes constant time.
 class ReadyQueue {
   public:
+    ReadyQueue() = default;
+    ReadyQueue(const ReadyQueue&) = delete;
+    ReadyQueue& operator=(const ReadyQueue&) = delete;
+
     bool empty() const noexcept { return head_ == nullptr; }
-    // Meaningful unless empty.
+    // Null if it is empty.
     Runnable* first() const noexcept { return head_; }
-    Runnable* last() const noexcept { return tail_; }
 
     void push(Runnable& node) noexcept { append(node, node); }
-
-    void append(const ReadyQueue& other) noexcept {
-        if (!other.empty()) append(*other.head_, *other.tail_);
-    }
 
     // Appends the chain first -> ... -> last.
     void append(Runnable& first, Runnable& last) noexcept {
         last.next_link = nullptr;
-        if (head_ == nullptr) {
-            head_ = &first;
-        } else {
-            tail_->next_link = &first;
-        }
-        tail_ = &last;
+        *end_ = &first;
+        end_ = &last.next_link;
     }
 
     // Puts the chain first -> ... -> last, which ends there, before all others.
     void prepend(Runnable& first, Runnable& last) noexcept {
+        if (head_ == nullptr) end_ = &last.next_link;
         last.next_link = head_;
-        if (head_ == nullptr) tail_ = &last;
         head_ = &first;
     }
 
     Runnable& pop() noexcept {
         Runnable* node = head_;
         head_ = node->next_link;
+        if (head_ == nullptr) end_ = &head_;
         return *node;
     }
 
-    // Leaves none. What is taken is a chain from first() to the null after its last.
-    ReadyQueue take_all() noexcept {
-        const ReadyQueue all = *this;
-        head_ = nullptr;
-        return all;
+    // Leaves none. What is taken is a chain from the first, which is null if there is none, to the
+    // null after its last.
+    Runnable* take_all() noexcept {
+        end_ = &head_;
+        return std::exchange(head_, nullptr);
     }
 
   private:
     Runnable* head_ = nullptr;
-    Runnable* tail_ = nullptr; // meaningful only while head_ is set
+    Runnable** end_ = &head_; // where the next one is linked
 };
 
 } // namespace detail

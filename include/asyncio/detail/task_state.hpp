@@ -282,10 +282,16 @@ class ASYNCIO_API TaskBase : public FutureBase {
     }
     // A cancel has ended the wait and woken the task: what comes too late must leave it alone.
     bool is_interrupted() const noexcept { return (flags_ & interrupt_flag) != 0; }
-    // The task goes on now: from an operation's run().
-    void step() {
+    // The task, which has waited, goes on now: from an operation's run().
+    void step();
+    // The same, in the function that calls it.
+    ASYNCIO_ALWAYS_INLINE void step_here() {
         waiting_for_ = nullptr;
-        TaskBase::run();
+        flags_ &= static_cast<std::uint16_t>(~(suspended_flag | awaits_flag));
+        LoopCore& core = loop_->core();
+        core.current_task = this;
+        swap_context(core);
+        go_on(core);
     }
     // The same from an operation's run_in_debug().
     void step_in_debug() {
@@ -371,6 +377,19 @@ class ASYNCIO_API TaskBase : public FutureBase {
     }
     void abandon() noexcept override;
     ASYNCIO_COLD void never_begin_cancelled();
+    // waiting_for_ is null: from here on its place holds an exception, so far none.
+    ASYNCIO_ALWAYS_INLINE void go_on(LoopCore& core) {
+        do {
+            // On GCC each frame that is awaited or finishes comes back here and names the next one.
+            resume_.resume();
+            if ((flags_ & suspended_flag) != 0) {
+                swap_context(core);
+                core.current_task = nullptr;
+                return;
+            }
+        } while ((flags_ & returned_flag) == 0);
+        finish_task();
+    }
     void finish_task();
     ASYNCIO_COLD void finish_without_value();
     ASYNCIO_COLD void cancel_wait() noexcept;
