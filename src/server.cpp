@@ -357,6 +357,10 @@ void bind_unix_server(ServerState& server, std::string_view path) {
 
 namespace {
 
+void check_tls_settings(const ServerSettings& settings) {
+    if (settings.tls == nullptr) settings.tls_timeouts.refuse();
+}
+
 // Serves from now on; a cancel in here closes it, since nobody has it to close.
 Coro<> begin_serving(Server server) {
     server.state().start_serving();
@@ -376,6 +380,7 @@ Coro<> begin_serving(Server server) {
 Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts, std::uint16_t port,
                             std::shared_ptr<Socket> sock) {
     ServerState& state = server.state();
+    check_tls_settings(state.settings());
     if (sock != nullptr) {
         if (!hosts.empty())
             throw ValueError("host/port and sock can not be specified at the same time");
@@ -394,6 +399,7 @@ Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts, std::
 
 Coro<Server> bind_unix_and_start(Server server, std::string path, std::shared_ptr<Socket> sock) {
     ServerState& state = server.state();
+    check_tls_settings(state.settings());
     if (sock != nullptr) {
         if (!path.empty()) throw ValueError("path and sock can not be specified at the same time");
         if (sock->family() != AF_UNIX || sock->type() != SOCK_STREAM)

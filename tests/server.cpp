@@ -480,6 +480,70 @@ TEST(Server, refuses_arguments_that_contradict_each_other) {
     });
 }
 
+TEST(Server, limits_and_timeouts_that_are_not_positive_are_refused_where_they_are_set) {
+    const auto refusal_of = [](auto set) -> std::string {
+        try {
+            set();
+        } catch (const asyncio::ValueError& error) {
+            return error.what();
+        }
+        return "nothing";
+    };
+    EXPECT_EQ(refusal_of([] { ServerOptions().limit(0); }), "Limit cannot be <= 0");
+    EXPECT_EQ(refusal_of([] { ConnectionOptions().limit(0); }), "Limit cannot be <= 0");
+    const auto check = [&](auto options) {
+        using Options = decltype(options);
+        EXPECT_EQ(refusal_of([] { Options().ssl_handshake_timeout(0); }),
+                  "ssl_handshake_timeout should be a positive number, got 0");
+        EXPECT_EQ(refusal_of([] { Options().ssl_handshake_timeout(-10); }),
+                  "ssl_handshake_timeout should be a positive number, got -10");
+        EXPECT_EQ(refusal_of([] { Options().ssl_shutdown_timeout(0s); }),
+                  "ssl_shutdown_timeout should be a positive number, got 0");
+        EXPECT_EQ(refusal_of([] { Options().ssl_shutdown_timeout(-20ms); }),
+                  "ssl_shutdown_timeout should be a positive number, got -0.02");
+        EXPECT_EQ(refusal_of([] { Options().ssl_handshake_timeout(1ms).ssl_shutdown_timeout(1); }),
+                  "nothing");
+        EXPECT_EQ(options.handshake_timeout().nanoseconds(), 60'000'000'000);
+        EXPECT_EQ(options.shutdown_timeout().nanoseconds(), 30'000'000'000);
+    };
+    check(ConnectionOptions());
+    check(asyncio::StartTlsOptions());
+    EXPECT_EQ(refusal_of([] { ServerOptions().ssl_handshake_timeout(0); }),
+              "ssl_handshake_timeout should be a positive number, got 0");
+    EXPECT_EQ(refusal_of([] { ServerOptions().ssl_shutdown_timeout(-1); }),
+              "ssl_shutdown_timeout should be a positive number, got -1");
+}
+
+TEST(Server, refuses_timeouts_of_tls_without_tls) {
+    asyncio::run([]() -> Coro<> {
+        const std::string handshake =
+            "ValueError: ssl_handshake_timeout is only meaningful with ssl";
+        const std::string shutdown = "ValueError: ssl_shutdown_timeout is only meaningful with ssl";
+        const auto first = ServerOptions().ssl_handshake_timeout(1);
+        const auto second = ServerOptions().ssl_shutdown_timeout(1);
+        std::string text = co_await failure_of(start_server(echo, "127.0.0.1", 0, first));
+        EXPECT_EQ(text, handshake);
+        text = co_await failure_of(start_unix_server(echo, "/nowhere/at/all", second));
+        EXPECT_EQ(text, shutdown);
+
+        const auto one = ConnectionOptions().ssl_handshake_timeout(1);
+        const auto other = ConnectionOptions().ssl_shutdown_timeout(1);
+        text = co_await failure_of(asyncio::open_connection("127.0.0.1", 1, one));
+        EXPECT_EQ(text, handshake);
+        text = co_await failure_of(asyncio::open_unix_connection("/nowhere/at/all", other));
+        EXPECT_EQ(text, shutdown);
+        auto pair = Socket::pair();
+        ConnectionOptions with_socket = other;
+        with_socket.sock(std::move(pair.first));
+        text = co_await failure_of(asyncio::open_connection(with_socket));
+        EXPECT_EQ(text, shutdown);
+        const auto factory = [] { return std::make_shared<asyncio::Protocol>(); };
+        auto accepted = asyncio::connect_accepted_socket(factory, std::move(pair.second), one);
+        text = co_await failure_of(std::move(accepted));
+        EXPECT_EQ(text, handshake);
+    });
+}
+
 TEST(Server, a_host_that_does_not_resolve_is_said) {
     static const asyncio::SystemCalls calls = [] {
         asyncio::SystemCalls table = asyncio::SystemCalls::real();
