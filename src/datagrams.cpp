@@ -571,7 +571,7 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
             throw ValueError("sendto() needs an address: this endpoint has no remote_addr");
         }
         if (lost_ != 0) {
-            if (lost_ < most_quiet_drops) {
+            if (lost_ < told_at) {
                 ++lost_;
                 return;
             }
@@ -639,7 +639,8 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
 
   private:
     static constexpr std::size_t header_size = 8;
-    static constexpr unsigned most_quiet_drops = 5;
+    // LOG_THRESHOLD_FOR_CONNLOST_WRITES of asyncio: the loss itself counts for the first.
+    static constexpr unsigned told_at = 5;
 
     // Waits for the socket; comes up in the ready queue.
     class Node final : public ChannelWaiter {
@@ -904,7 +905,7 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
     void let_go() noexcept {
         if (!std::exchange(held_, false)) return;
         closing_ = true;
-        ++lost_;
+        if (lost_ == 0) ++lost_;
         queue_.clear();
         queued_size_ = 0;
         reader_.retire();
