@@ -13,7 +13,6 @@
 #include <net/if.h>
 #include <new>
 #include <sys/stat.h>
-#include <unistd.h>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace {
@@ -334,8 +333,10 @@ namespace {
 void remove_stale(const Address& address) {
     const std::string path = address.path();
     if (path.empty() || path.front() == '\0') return;
+    const SystemCalls& calls = current_system_calls();
     struct stat status{};
-    if (::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode)) ::unlink(path.c_str());
+    if (calls.stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode))
+        calls.unlink(path.c_str());
 }
 
 int family_of(const DatagramOptions& options) {

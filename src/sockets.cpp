@@ -401,8 +401,8 @@ Socket Socket::from_descriptor(int descriptor) {
     const int type = option(SO_TYPE);
     const int protocol = option(SO_PROTOCOL);
     auto state = std::make_unique<detail::SocketState>(-1, family, type, protocol);
-    const int flags = ::fcntl(descriptor, F_GETFL);
-    if (flags < 0 || ::fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0)
+    const int flags = calls.fcntl(descriptor, F_GETFL, 0);
+    if (flags < 0 || calls.fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0)
         detail::throw_system_error(errno, "making a socket non-blocking");
     return detail::adopt_socket(descriptor, family, type, protocol);
 }

@@ -5,7 +5,7 @@
 #include "support/temporary_folder.hpp"
 
 #include <asyncio/asyncio.hpp>
-#include <asyncio/testing/faults.hpp>
+#include <asyncio/testing/fail_everywhere.hpp>
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -421,6 +421,72 @@ TEST(Server, of_a_unix_socket_removes_a_path_that_was_left_and_its_own_when_it_c
         EXPECT_NE(text.find(std::generic_category().message(EADDRINUSE)), std::string::npos)
             << text;
         EXPECT_TRUE(std::filesystem::exists(file));
+    });
+}
+
+// Each call that looks after the path, and the one that opens the descriptor in reserve, fails once
+// with each error.
+TEST(Server, of_a_unix_socket_stands_failures_of_what_looks_after_its_path) {
+    const asyncio_test::TemporaryFolder folder;
+    const std::string path = folder.file("socket");
+    std::vector<asyncio::testing::Fault> faults;
+    for (const SystemCall call : {SystemCall::open, SystemCall::stat, SystemCall::unlink}) {
+        for (const auto& fault : asyncio::testing::faults_of(call)) faults.push_back(fault);
+    }
+    const auto body = [&]() -> Coro<> {
+        std::filesystem::remove(path);
+        {
+            Socket dead(AF_UNIX, SOCK_STREAM);
+            dead.bind(Address::unix_path(path));
+        }
+        auto server = co_await start_unix_server(echo, path);
+        auto streams = co_await asyncio::open_unix_connection(path);
+        co_await expect_echo(streams);
+        server.close();
+        streams.second.close();
+        co_await server.wait_closed();
+    };
+    const auto report = asyncio::testing::fail_everywhere(
+        faults, body, asyncio::testing::FaultOptions().may_fail_otherwise(true));
+    for (const auto& tally : report.tallies()) {
+        SCOPED_TRACE(tally.fault.text());
+        const SystemCall call = tally.fault.call();
+        // stat: before it is bound, after that, and when it closes; the first two calls to unlink
+        // are before and at the end.
+        EXPECT_EQ(tally.survived, call == SystemCall::stat ? 2 : 1);
+        EXPECT_EQ(tally.failed, call == SystemCall::open ? 0 : 1);
+        for (const std::string& text : tally.texts) {
+            EXPECT_EQ(text, "bind to " + path + ": " + std::generic_category().message(EADDRINUSE));
+        }
+    }
+}
+
+TEST(Server, without_a_descriptor_in_reserve_lets_clients_wait_until_it_has_one) {
+    Reports reports;
+    Faults faults;
+    with_faults([&]() -> Coro<> {
+        reports.watch(get_running_loop());
+        faults.make({SystemCall::open, EMFILE});
+        auto server = co_await start_server(echo, "127.0.0.1", 0);
+        EXPECT_EQ(faults.fired(SystemCall::open), 1);
+        faults.make({SystemCall::accept4, EMFILE});
+        const auto began = get_running_loop().time();
+        auto first = co_await connect(server);
+        co_await expect_echo(first);
+        EXPECT_GE(get_running_loop().time() - began, 900ms) << "served later";
+        EXPECT_EQ(reports.count("out of system resource"), 1U) << reports.text();
+        EXPECT_EQ(faults.calls(SystemCall::open), 2);
+        // By now it has one.
+        faults.make({SystemCall::accept4, EMFILE});
+        const auto again = get_running_loop().time();
+        auto second = co_await connect(server);
+        second.second.write("x");
+        const auto answer = co_await as_result(second.first.read(1));
+        EXPECT_TRUE(!answer || (*answer).empty()) << "turned away at once";
+        EXPECT_LT(get_running_loop().time() - again, 900ms);
+        server.close();
+        first.second.close();
+        co_await server.wait_closed();
     });
 }
 
