@@ -39,15 +39,9 @@ Address address_of(const msghdr& message) {
                                             const SystemCalls& calls, const char* operation,
                                             const char* preposition, const Address* address) {
     std::string what = operation;
-    sockaddr_storage storage{};
-    socklen_t size = sizeof storage;
-    if (address != nullptr && address->family() != AF_UNSPEC) {
-        what += preposition + address->text();
-    } else if (calls.getpeername(socket.descriptor(), reinterpret_cast<sockaddr*>(&storage),
-                                 &size) == 0 &&
-               size > sizeof(sa_family_t)) {
-        what += preposition + Address(reinterpret_cast<sockaddr*>(&storage), size).text();
-    }
+    const bool is_told = address != nullptr && address->family() != AF_UNSPEC;
+    const Address peer = is_told ? *address : detail::current_peer(socket, calls);
+    if (peer.size() > sizeof(sa_family_t)) what += preposition + peer.text();
     detail::throw_system_error(error, what);
 }
 
@@ -381,6 +375,7 @@ Socket make_datagram_socket(const DatagramOptions& options) {
             const int error = errno;
             throw_system_error(error, "connect to " + remote->text());
         }
+        socket.state("connect").peer = *remote;
     }
     return socket;
 }
