@@ -127,17 +127,17 @@ void Connection::read_failed(std::exception_ptr error) noexcept {
 bool Connection::refuses_data() noexcept {
     if (!closing_ && write_error_ == nullptr) [[likely]]
         return false;
-    // As in asyncio, the first few pass without a word: whoever writes learns from drain().
+    // As in asyncio, the first few pass without a word: whoever writes learns from drain(). The
+    // fifth is told, and each that follows.
     constexpr std::uint8_t told_at = 5;
-    if (dropped_writes_ < told_at && ++dropped_writes_ == told_at && is_attached()) {
-        loop().report([this] {
-            return ExceptionContext{
-                .message = "writing to a connection that is closed: what is written is dropped; "
-                           "await drain(), which says so, or ask is_closing()",
-                .exception = write_error_,
-                .details = {{"peer", peer_.text()}}};
-        });
-    }
+    if (dropped_writes_ < told_at && ++dropped_writes_ < told_at) return true;
+    EventLoop::report(is_attached() ? &loop() : get_running_loop_or_null(), [this] {
+        return ExceptionContext{
+            .message = "writing to a connection that is closed: what is written is dropped; "
+                       "await drain(), which says so, or ask is_closing()",
+            .exception = write_error_,
+            .details = {{"peer", peer_.text()}}};
+    });
     return true;
 }
 

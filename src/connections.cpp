@@ -23,11 +23,17 @@ Connecting take_connected(const ConnectionOptions& options, int family) {
 
 } // namespace
 
+void check_tls_options(const ConnectionOptions& options) {
+    if (options.tls() != nullptr) return;
+    if (options.server_hostname().has_value())
+        throw ValueError("server_hostname is only meaningful with ssl");
+    options.tls_timeouts().refuse();
+}
+
 Coro<Connecting> connect_to(std::string host, std::uint16_t port, ConnectionOptions options) {
     if (options.sock() != nullptr)
         throw ValueError("host/port and sock can not be specified at the same time");
-    if (options.server_hostname().has_value() && options.tls() == nullptr)
-        throw ValueError("server_hostname is only meaningful with ssl");
+    check_tls_options(options);
     GetAddrInfoOptions lookup;
     lookup.family(options.family()).type(SOCK_STREAM).flags(options.flags());
     RaceOptions race;
@@ -47,8 +53,7 @@ Coro<Connecting> connect_to(std::string host, std::uint16_t port, ConnectionOpti
 Coro<Connecting> connect_to_unix(std::string path, ConnectionOptions options) {
     if (options.tls() != nullptr && !options.server_hostname().has_value())
         throw ValueError("you have to pass server_hostname when using ssl");
-    if (options.tls() == nullptr && options.server_hostname().has_value())
-        throw ValueError("server_hostname is only meaningful with ssl");
+    check_tls_options(options);
     if (options.sock() != nullptr) {
         if (!path.empty()) throw ValueError("path and sock can not be specified at the same time");
         co_return take_connected(options, AF_UNIX);
@@ -62,8 +67,7 @@ Coro<Connecting> connect_to_unix(std::string path, ConnectionOptions options) {
 Connecting connected_socket(const ConnectionOptions& options) {
     if (options.sock() == nullptr)
         throw ValueError("host and port was not specified and no sock specified");
-    if (options.server_hostname().has_value() && options.tls() == nullptr)
-        throw ValueError("server_hostname is only meaningful with ssl");
+    check_tls_options(options);
     if (options.tls() != nullptr && !options.server_hostname().has_value())
         throw ValueError("You must set server_hostname when using ssl without a host");
     return take_connected(options, AF_UNSPEC);

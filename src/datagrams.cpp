@@ -13,7 +13,6 @@
 #include <net/if.h>
 #include <new>
 #include <sys/stat.h>
-#include <unistd.h>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace {
@@ -40,15 +39,9 @@ Address address_of(const msghdr& message) {
                                             const SystemCalls& calls, const char* operation,
                                             const char* preposition, const Address* address) {
     std::string what = operation;
-    sockaddr_storage storage{};
-    socklen_t size = sizeof storage;
-    if (address != nullptr && address->family() != AF_UNSPEC) {
-        what += preposition + address->text();
-    } else if (calls.getpeername(socket.descriptor(), reinterpret_cast<sockaddr*>(&storage),
-                                 &size) == 0 &&
-               size > sizeof(sa_family_t)) {
-        what += preposition + Address(reinterpret_cast<sockaddr*>(&storage), size).text();
-    }
+    const bool is_told = address != nullptr && address->family() != AF_UNSPEC;
+    const Address peer = is_told ? *address : detail::current_peer(socket, calls);
+    if (peer.size() > sizeof(sa_family_t)) what += preposition + peer.text();
     detail::throw_system_error(error, what);
 }
 
@@ -336,8 +329,10 @@ namespace {
 void remove_stale(const Address& address) {
     const std::string path = address.path();
     if (path.empty() || path.front() == '\0') return;
+    const SystemCalls& calls = current_system_calls();
     struct stat status{};
-    if (::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode)) ::unlink(path.c_str());
+    if (calls.stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode))
+        calls.unlink(path.c_str());
 }
 
 int family_of(const DatagramOptions& options) {
@@ -382,6 +377,7 @@ Socket make_datagram_socket(const DatagramOptions& options) {
             const int error = errno;
             throw_system_error(error, "connect to " + remote->text());
         }
+        socket.state("connect").peer = *remote;
     }
     return socket;
 }
@@ -573,7 +569,7 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
             throw ValueError("sendto() needs an address: this endpoint has no remote_addr");
         }
         if (lost_ != 0) {
-            if (lost_ < most_quiet_drops) {
+            if (lost_ < told_at) {
                 ++lost_;
                 return;
             }
@@ -641,7 +637,8 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
 
   private:
     static constexpr std::size_t header_size = 8;
-    static constexpr unsigned most_quiet_drops = 5;
+    // LOG_THRESHOLD_FOR_CONNLOST_WRITES of asyncio: the loss itself counts for the first.
+    static constexpr unsigned told_at = 5;
 
     // Waits for the socket; comes up in the ready queue.
     class Node final : public ChannelWaiter {
@@ -906,7 +903,7 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
     void let_go() noexcept {
         if (!std::exchange(held_, false)) return;
         closing_ = true;
-        ++lost_;
+        if (lost_ == 0) ++lost_;
         queue_.clear();
         queued_size_ = 0;
         reader_.retire();

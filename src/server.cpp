@@ -9,10 +9,20 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
+namespace {
+
+// A descriptor to be let go when there are no more; none if there are no more already.
+int open_reserve() noexcept {
+    return current_system_calls().open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+void close_reserve(int& reserve) noexcept {
+    if (reserve >= 0) current_system_calls().close(std::exchange(reserve, -1));
+}
+
+} // namespace
 
 // A socket that listens, and accepts.
 class Listener final : public ChannelWaiter, Timed {
@@ -21,7 +31,7 @@ class Listener final : public ChannelWaiter, Timed {
         : ChannelWaiter(socket.state("accept").edges()), server_(server),
           socket_(std::move(socket)), unix_path_(std::move(unix_path)) {
         struct stat of_path{};
-        if (!unix_path_.empty() && ::stat(unix_path_.c_str(), &of_path) == 0) {
+        if (!unix_path_.empty() && current_system_calls().stat(unix_path_.c_str(), &of_path) == 0) {
             device_ = of_path.st_dev;
             inode_ = of_path.st_ino;
         }
@@ -36,7 +46,7 @@ class Listener final : public ChannelWaiter, Timed {
         socket_.listen(server_.settings().backlog);
         SocketState& state = socket_.state("listen");
         state.attach(server_.loop(), state.descriptor());
-        reserve_ = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+        reserve_ = open_reserve();
         server_.retain();
         started_ = true;
         wait_a_turn();
@@ -46,7 +56,7 @@ class Listener final : public ChannelWaiter, Timed {
         disarm();
         if (socket_.is_open() && !unix_path_.empty()) remove_path();
         socket_.close();
-        if (reserve_ >= 0) ::close(std::exchange(reserve_, -1));
+        close_reserve(reserve_);
     }
 
     void discard() noexcept override { release_server(); }
@@ -55,10 +65,11 @@ class Listener final : public ChannelWaiter, Timed {
   private:
     // Only if it is still ours: another server may have bound to the path meanwhile.
     void remove_path() const noexcept {
+        const SystemCalls& calls = current_system_calls();
         struct stat of_path{};
-        if (::stat(unix_path_.c_str(), &of_path) == 0 && of_path.st_dev == device_ &&
+        if (calls.stat(unix_path_.c_str(), &of_path) == 0 && of_path.st_dev == device_ &&
             of_path.st_ino == inode_)
-            ::unlink(unix_path_.c_str());
+            calls.unlink(unix_path_.c_str());
     }
     void release_server() noexcept {
         if (std::exchange(started_, false)) server_.release();
@@ -186,7 +197,7 @@ class Listener final : public ChannelWaiter, Timed {
     void turn_away(SocketState& state, int error) noexcept {
         if (reserve_ < 0 || (error != EMFILE && error != ENFILE)) return;
         const SystemCalls& calls = state.io().calls();
-        ::close(std::exchange(reserve_, -1));
+        close_reserve(reserve_);
         constexpr int most = 64;
         for (int i = 0; i < most; ++i) {
             const int descriptor =
@@ -194,12 +205,12 @@ class Listener final : public ChannelWaiter, Timed {
             if (descriptor < 0) break;
             calls.close(descriptor);
         }
-        reserve_ = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+        reserve_ = open_reserve();
     }
 
     void timed_out() override {
         backs_off_ = false;
-        if (reserve_ < 0) reserve_ = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (reserve_ < 0) reserve_ = open_reserve();
         if (stop_waiting()) wait_a_turn();
     }
 
@@ -346,10 +357,12 @@ void bind_unix_server(ServerState& server, std::string_view path) {
     const Address address = Address::unix_path(path);
     const std::string name(path);
     const bool has_file = path.front() != '\0';
+    const SystemCalls& calls = current_system_calls();
     struct stat of_path{};
-    // Removed without asking who listens there, as asyncio does: a server that died has left it.
-    if (has_file && ::stat(name.c_str(), &of_path) == 0 && S_ISSOCK(of_path.st_mode))
-        ::unlink(name.c_str());
+    // Removed without asking who listens there, as asyncio does: a server that died has left it. If
+    // that fails, so will bind().
+    if (has_file && calls.stat(name.c_str(), &of_path) == 0 && S_ISSOCK(of_path.st_mode))
+        calls.unlink(name.c_str());
     Socket socket(AF_UNIX, SOCK_STREAM);
     socket.bind(address);
     server.add(std::move(socket),
@@ -357,6 +370,10 @@ void bind_unix_server(ServerState& server, std::string_view path) {
 }
 
 namespace {
+
+void check_tls_settings(const ServerSettings& settings) {
+    if (settings.tls == nullptr) settings.tls_timeouts.refuse();
+}
 
 // Serves from now on; a cancel in here closes it, since nobody has it to close.
 Coro<> begin_serving(Server server) {
@@ -377,6 +394,7 @@ Coro<> begin_serving(Server server) {
 Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts, std::uint16_t port,
                             std::shared_ptr<Socket> sock) {
     ServerState& state = server.state();
+    check_tls_settings(state.settings());
     if (sock != nullptr) {
         if (!hosts.empty())
             throw ValueError("host/port and sock can not be specified at the same time");
@@ -395,6 +413,7 @@ Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts, std::
 
 Coro<Server> bind_unix_and_start(Server server, std::string path, std::shared_ptr<Socket> sock) {
     ServerState& state = server.state();
+    check_tls_settings(state.settings());
     if (sock != nullptr) {
         if (!path.empty()) throw ValueError("path and sock can not be specified at the same time");
         if (sock->family() != AF_UNIX || sock->type() != SOCK_STREAM)

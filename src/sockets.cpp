@@ -45,6 +45,15 @@ void SocketState::close() noexcept {
     if (descriptor >= 0) current_system_calls().close(descriptor);
 }
 
+Address current_peer(const SocketState& socket, const SystemCalls& calls) noexcept {
+    sockaddr_storage storage{};
+    socklen_t size = sizeof storage;
+    if (calls.getpeername(socket.descriptor(), reinterpret_cast<sockaddr*>(&storage), &size) != 0)
+        return socket.peer;
+    return Address(reinterpret_cast<sockaddr*>(&storage),
+                   std::min<socklen_t>(size, sizeof storage));
+}
+
 int SocketState::give_up() noexcept {
     const int descriptor = std::exchange(descriptor_, -1);
     if (descriptor >= 0) Channel::detach();
@@ -70,13 +79,10 @@ SocketOperation::Attempt SocketOperation::failed(Direction way) {
         return Attempt::blocked;
     }
     std::string what = name_;
-    sockaddr_storage storage{};
-    socklen_t size = sizeof storage;
-    if (socket().io().calls().getpeername(socket().descriptor(),
-                                          reinterpret_cast<sockaddr*>(&storage), &size) == 0 &&
-        size > sizeof(sa_family_t)) {
+    const Address peer = current_peer(socket(), socket().io().calls());
+    if (peer.size() > sizeof(sa_family_t)) { // not a Unix socket without a name
         what += way == Direction::read ? " from " : " to ";
-        what += Address(reinterpret_cast<sockaddr*>(&storage), size).text();
+        what += peer.text();
     }
     throw_system_error(error, what);
 }
@@ -292,6 +298,7 @@ SockConnect::Attempt SockConnect::attempt() {
         socket().forget_hangup();
         if (table.connect(socket().descriptor(), address_.data(), address_.size()) == 0) {
             socket().attach(loop, socket().descriptor());
+            socket().peer = address_;
             return Attempt::done;
         }
         // Interrupted by a signal, it goes on all the same. EAGAIN, of a Unix socket, says that the
@@ -318,6 +325,7 @@ SockConnect::Attempt SockConnect::attempt() {
             return Attempt::blocked;
         }
     }
+    socket().peer = address_;
     return Attempt::done;
 }
 
@@ -342,6 +350,7 @@ SockAccept::Attempt SockAccept::attempt() {
             accepted_.socket =
                 adopt_socket(descriptor, socket().family(), socket().type(), socket().protocol());
             owner.descriptor = -1;
+            accepted_.socket.state(name).peer = accepted_.address;
             return Attempt::done;
         }
         // Errors of a connection that is gone already, see accept(2): so many in a row would be
@@ -398,10 +407,12 @@ Socket Socket::from_descriptor(int descriptor) {
     const int type = option(SO_TYPE);
     const int protocol = option(SO_PROTOCOL);
     auto state = std::make_unique<detail::SocketState>(-1, family, type, protocol);
-    const int flags = ::fcntl(descriptor, F_GETFL);
-    if (flags < 0 || ::fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0)
+    const int flags = calls.fcntl(descriptor, F_GETFL, 0);
+    if (flags < 0 || calls.fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0)
         detail::throw_system_error(errno, "making a socket non-blocking");
-    return detail::adopt_socket(descriptor, family, type, protocol);
+    Socket socket = detail::adopt_socket(descriptor, family, type, protocol);
+    socket.state_->peer = detail::current_peer(*socket.state_, calls);
+    return socket;
 }
 
 std::pair<Socket, Socket> Socket::pair(int type) {

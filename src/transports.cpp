@@ -85,8 +85,8 @@ class ProtocolServer final : public ServerState {
         state.came_to_server();
         try {
             if (session != nullptr) {
-                state.start(std::move(session), settings().handshake_timeout,
-                            settings().shutdown_timeout);
+                state.start(std::move(session), settings().tls_timeouts.handshake(),
+                            settings().tls_timeouts.shutdown());
             } else {
                 state.start();
             }
@@ -127,6 +127,7 @@ Coro<Transport> create_accepted(std::shared_ptr<ProtocolFactory> factory,
                                 std::shared_ptr<Socket> socket, ConnectionOptions options) {
     if (!socket->is_open() || socket->type() != SOCK_STREAM)
         throw ValueError("A Stream Socket was expected");
+    if (options.tls() == nullptr) options.tls_timeouts().refuse();
     const Address peer = socket->getpeername();
     Connecting connected(std::move(*socket), peer, std::string());
     co_return co_await begin_transport(std::move(factory), std::move(connected), std::move(options),

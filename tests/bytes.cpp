@@ -28,7 +28,8 @@ concept Writable = std::convertible_to<T, WritableBytes>;
 // What must not be taken: numbers of more than a byte, what is not contiguous, what is no memory.
 static_assert(!Readable<std::vector<int>> && !Readable<std::vector<std::int8_t>> &&
               !Readable<std::vector<bool>> && !Readable<std::deque<char>> && !Readable<int> &&
-              !Readable<std::u16string> && !Readable<void*>);
+              !Readable<std::u16string> && !Readable<void*> && !Readable<std::nullptr_t> &&
+              !Readable<const int (&)[4]>);
 // Nor what cannot be written to, or is gone when the await begins.
 static_assert(!Writable<const std::string&> && !Writable<std::string> &&
               !Writable<std::string_view> && !Writable<std::span<const char>> &&
@@ -61,6 +62,42 @@ TEST(Bytes, are_read_from_all_that_is_made_of_them) {
     EXPECT_EQ(ReadableBytes("abc").size(), 3U);
     const std::string kept = "stays";
     EXPECT_EQ(ReadableBytes(kept).data(), kept.data());
+}
+
+// As b"a\0b" in Python.
+TEST(Bytes, of_a_literal_are_what_stands_in_it) {
+    static_assert(ReadableBytes("abc").size() == 3 && ReadableBytes("").empty());
+    EXPECT_EQ(text("a\0b"), "a\0b"s);
+    EXPECT_EQ(text("\0"), "\0"s);
+    EXPECT_EQ(text("ends\0"), "ends\0"s);
+    EXPECT_EQ(text(u8"\u00e4"), "\xc3\xa4");
+    const char without_zero[3] = {'a', '\0', 'c'};
+    EXPECT_EQ(text(without_zero), "a\0c"s);
+    constexpr ReadableBytes constant("x\0y");
+    EXPECT_EQ(constant.size(), 3U);
+}
+
+TEST(Bytes, of_an_array_are_all_of_it_and_of_a_c_string_those_before_its_zero) {
+    char buffer[5] = {'a', '\0', 'b'};
+    EXPECT_EQ(text(buffer), "a\0b\0\0"s);
+    EXPECT_EQ(text(buffer).size(), WritableBytes(buffer).size());
+    EXPECT_EQ(ReadableBytes(buffer).data(), buffer);
+    char8_t utf8[2] = {u8'a', 0};
+    EXPECT_EQ(text(utf8), "a\0"s);
+    const unsigned char numbers[3] = {1, 2, 0};
+    EXPECT_EQ(text(numbers), "\1\2\0"s);
+    std::byte bytes[2] = {};
+    EXPECT_EQ(text(bytes), "\0\0"s);
+    const std::array<char, 3> array = {'x', 0, 0};
+    EXPECT_EQ(text(array), "x\0\0"s);
+    const char ends_in_zero[2] = {'a', 0};
+    EXPECT_EQ(text(std::span(ends_in_zero)), "a\0"s);
+
+    const char* const c_string = "a\0b";
+    EXPECT_EQ(text(c_string), "a");
+    char* const writable = buffer;
+    EXPECT_EQ(text(writable), "a");
+    EXPECT_EQ(text(std::string_view(buffer)), "a");
 }
 
 TEST(Bytes, are_written_to_what_stays) {

@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -89,6 +90,7 @@ TEST(Faults, know_each_call_of_the_table_by_its_name_and_its_errors) {
     }
     EXPECT_STREQ(asyncio::testing::name_of(SystemCall::epoll_pwait2), "epoll_pwait2");
     EXPECT_STREQ(asyncio::testing::name_of(SystemCall::sendmmsg), "sendmmsg");
+    EXPECT_STREQ(asyncio::testing::name_of(SystemCall::unlink), "unlink");
     EXPECT_EQ(Fault(SystemCall::recv, ECONNRESET).text(), "recv fails: Connection reset by peer");
     EXPECT_EQ(Fault::shortened(SystemCall::sendmsg, 3).text(), "sendmsg of at most 3 bytes");
     EXPECT_EQ(Fault::shortened(SystemCall::recvmmsg, 3).text(), "recvmmsg of at most 3 messages");
@@ -279,6 +281,7 @@ TEST(Faults, each_call_of_the_table_can_fail) {
     msghdr message{};
     mmsghdr messages{};
     epoll_event event{};
+    struct stat status{};
     const timespec no_time{};
     char byte = 0;
     auto* plain = reinterpret_cast<sockaddr*>(&address);
@@ -300,6 +303,14 @@ TEST(Faults, each_call_of_the_table_can_fail) {
             return calls.write(-1, &byte, 1);
         case SystemCall::close:
             return calls.close(-1);
+        case SystemCall::fcntl:
+            return calls.fcntl(-1, F_GETFL, 0);
+        case SystemCall::open:
+            return calls.open("", O_RDONLY);
+        case SystemCall::stat:
+            return calls.stat("", &status);
+        case SystemCall::unlink:
+            return calls.unlink("");
         case SystemCall::socket:
             return calls.socket(AF_INET, SOCK_STREAM, 0);
         case SystemCall::socketpair:

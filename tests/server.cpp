@@ -5,7 +5,7 @@
 #include "support/temporary_folder.hpp"
 
 #include <asyncio/asyncio.hpp>
-#include <asyncio/testing/faults.hpp>
+#include <asyncio/testing/fail_everywhere.hpp>
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -424,6 +424,72 @@ TEST(Server, of_a_unix_socket_removes_a_path_that_was_left_and_its_own_when_it_c
     });
 }
 
+// Each call that looks after the path, and the one that opens the descriptor in reserve, fails once
+// with each error.
+TEST(Server, of_a_unix_socket_stands_failures_of_what_looks_after_its_path) {
+    const asyncio_test::TemporaryFolder folder;
+    const std::string path = folder.file("socket");
+    std::vector<asyncio::testing::Fault> faults;
+    for (const SystemCall call : {SystemCall::open, SystemCall::stat, SystemCall::unlink}) {
+        for (const auto& fault : asyncio::testing::faults_of(call)) faults.push_back(fault);
+    }
+    const auto body = [&]() -> Coro<> {
+        std::filesystem::remove(path);
+        {
+            Socket dead(AF_UNIX, SOCK_STREAM);
+            dead.bind(Address::unix_path(path));
+        }
+        auto server = co_await start_unix_server(echo, path);
+        auto streams = co_await asyncio::open_unix_connection(path);
+        co_await expect_echo(streams);
+        server.close();
+        streams.second.close();
+        co_await server.wait_closed();
+    };
+    const auto report = asyncio::testing::fail_everywhere(
+        faults, body, asyncio::testing::FaultOptions().may_fail_otherwise(true));
+    for (const auto& tally : report.tallies()) {
+        SCOPED_TRACE(tally.fault.text());
+        const SystemCall call = tally.fault.call();
+        // stat: before it is bound, after that, and when it closes; the first two calls to unlink
+        // are before and at the end.
+        EXPECT_EQ(tally.survived, call == SystemCall::stat ? 2 : 1);
+        EXPECT_EQ(tally.failed, call == SystemCall::open ? 0 : 1);
+        for (const std::string& text : tally.texts) {
+            EXPECT_EQ(text, "bind to " + path + ": " + std::generic_category().message(EADDRINUSE));
+        }
+    }
+}
+
+TEST(Server, without_a_descriptor_in_reserve_lets_clients_wait_until_it_has_one) {
+    Reports reports;
+    Faults faults;
+    with_faults([&]() -> Coro<> {
+        reports.watch(get_running_loop());
+        faults.make({SystemCall::open, EMFILE});
+        auto server = co_await start_server(echo, "127.0.0.1", 0);
+        EXPECT_EQ(faults.fired(SystemCall::open), 1);
+        faults.make({SystemCall::accept4, EMFILE});
+        const auto began = get_running_loop().time();
+        auto first = co_await connect(server);
+        co_await expect_echo(first);
+        EXPECT_GE(get_running_loop().time() - began, 900ms) << "served later";
+        EXPECT_EQ(reports.count("out of system resource"), 1U) << reports.text();
+        EXPECT_EQ(faults.calls(SystemCall::open), 2);
+        // By now it has one.
+        faults.make({SystemCall::accept4, EMFILE});
+        const auto again = get_running_loop().time();
+        auto second = co_await connect(server);
+        second.second.write("x");
+        const auto answer = co_await as_result(second.first.read(1));
+        EXPECT_TRUE(!answer || (*answer).empty()) << "turned away at once";
+        EXPECT_LT(get_running_loop().time() - again, 900ms);
+        server.close();
+        first.second.close();
+        co_await server.wait_closed();
+    });
+}
+
 TEST(Server, of_an_abstract_name_leaves_no_file) {
     asyncio::run([]() -> Coro<> {
         const std::string name = std::string(1, '\0') + "asyncio" + std::to_string(::getpid());
@@ -477,6 +543,70 @@ TEST(Server, refuses_arguments_that_contradict_each_other) {
         co_await expect_echo(streams);
         text = co_await failure_of(asyncio::open_connection(ConnectionOptions()));
         EXPECT_TRUE(text.starts_with("ValueError: ")) << text;
+    });
+}
+
+TEST(Server, limits_and_timeouts_that_are_not_positive_are_refused_where_they_are_set) {
+    const auto refusal_of = [](auto set) -> std::string {
+        try {
+            set();
+        } catch (const asyncio::ValueError& error) {
+            return error.what();
+        }
+        return "nothing";
+    };
+    EXPECT_EQ(refusal_of([] { ServerOptions().limit(0); }), "Limit cannot be <= 0");
+    EXPECT_EQ(refusal_of([] { ConnectionOptions().limit(0); }), "Limit cannot be <= 0");
+    const auto check = [&](auto options) {
+        using Options = decltype(options);
+        EXPECT_EQ(refusal_of([] { Options().ssl_handshake_timeout(0); }),
+                  "ssl_handshake_timeout should be a positive number, got 0");
+        EXPECT_EQ(refusal_of([] { Options().ssl_handshake_timeout(-10); }),
+                  "ssl_handshake_timeout should be a positive number, got -10");
+        EXPECT_EQ(refusal_of([] { Options().ssl_shutdown_timeout(0s); }),
+                  "ssl_shutdown_timeout should be a positive number, got 0");
+        EXPECT_EQ(refusal_of([] { Options().ssl_shutdown_timeout(-20ms); }),
+                  "ssl_shutdown_timeout should be a positive number, got -0.02");
+        EXPECT_EQ(refusal_of([] { Options().ssl_handshake_timeout(1ms).ssl_shutdown_timeout(1); }),
+                  "nothing");
+        EXPECT_EQ(options.handshake_timeout().nanoseconds(), 60'000'000'000);
+        EXPECT_EQ(options.shutdown_timeout().nanoseconds(), 30'000'000'000);
+    };
+    check(ConnectionOptions());
+    check(asyncio::StartTlsOptions());
+    EXPECT_EQ(refusal_of([] { ServerOptions().ssl_handshake_timeout(0); }),
+              "ssl_handshake_timeout should be a positive number, got 0");
+    EXPECT_EQ(refusal_of([] { ServerOptions().ssl_shutdown_timeout(-1); }),
+              "ssl_shutdown_timeout should be a positive number, got -1");
+}
+
+TEST(Server, refuses_timeouts_of_tls_without_tls) {
+    asyncio::run([]() -> Coro<> {
+        const std::string handshake =
+            "ValueError: ssl_handshake_timeout is only meaningful with ssl";
+        const std::string shutdown = "ValueError: ssl_shutdown_timeout is only meaningful with ssl";
+        const auto first = ServerOptions().ssl_handshake_timeout(1);
+        const auto second = ServerOptions().ssl_shutdown_timeout(1);
+        std::string text = co_await failure_of(start_server(echo, "127.0.0.1", 0, first));
+        EXPECT_EQ(text, handshake);
+        text = co_await failure_of(start_unix_server(echo, "/nowhere/at/all", second));
+        EXPECT_EQ(text, shutdown);
+
+        const auto one = ConnectionOptions().ssl_handshake_timeout(1);
+        const auto other = ConnectionOptions().ssl_shutdown_timeout(1);
+        text = co_await failure_of(asyncio::open_connection("127.0.0.1", 1, one));
+        EXPECT_EQ(text, handshake);
+        text = co_await failure_of(asyncio::open_unix_connection("/nowhere/at/all", other));
+        EXPECT_EQ(text, shutdown);
+        auto pair = Socket::pair();
+        ConnectionOptions with_socket = other;
+        with_socket.sock(std::move(pair.first));
+        text = co_await failure_of(asyncio::open_connection(with_socket));
+        EXPECT_EQ(text, shutdown);
+        const auto factory = [] { return std::make_shared<asyncio::Protocol>(); };
+        auto accepted = asyncio::connect_accepted_socket(factory, std::move(pair.second), one);
+        text = co_await failure_of(std::move(accepted));
+        EXPECT_EQ(text, handshake);
     });
 }
 

@@ -398,6 +398,31 @@ struct ShortTransfers : SocketFaults {};
 
 } // namespace
 
+// A descriptor that cannot be made non-blocking stays the caller's.
+TEST(SocketFaults, of_fcntl_leave_a_descriptor_to_who_has_given_it) {
+    const auto faults = asyncio::testing::faults_of(SystemCall::fcntl);
+    const FaultReport report = asyncio::testing::fail_everywhere(faults, []() -> Coro<> {
+        struct Ends {
+            std::array<int, 2> both = {-1, -1};
+            ~Ends() {
+                for (const int end : both) ::close(end);
+            }
+        } ends;
+        EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.both.data()), 0);
+        Socket socket = Socket::from_descriptor(ends.both[0]);
+        ends.both[0] = -1;
+        const auto waits = co_await asyncio::as_result(
+            asyncio::wait_for(asyncio::sock_recv(socket, 1), std::chrono::milliseconds(1)));
+        EXPECT_TRUE(waits.failed_with<asyncio::TimeoutError>());
+    });
+    EXPECT_EQ(report.faults(), static_cast<long>(2 * faults.size())); // get and set
+    for (const FaultTally& tally : report.tallies()) {
+        EXPECT_EQ(tally.survived, 0);
+        EXPECT_EQ(tally.texts.size(), 1U);
+        EXPECT_TRUE(tally.texts.at(0).starts_with("making a socket non-blocking: "));
+    }
+}
+
 TEST_P(SocketErrors, of_each_call_lose_no_byte_or_are_thrown) {
     const auto faults = asyncio::testing::faults_of(GetParam().call);
     const FaultReport report = fail(faults, mebibyte);

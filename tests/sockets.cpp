@@ -495,6 +495,34 @@ TEST(Sockets, of_nothing_and_closed_ones_say_so) {
     });
 }
 
+// The kernel does not know the peer of a socket that was reset any more.
+TEST(Sockets, say_who_has_reset_them) {
+    asyncio::run([]() -> Coro<> {
+        const auto expect_told = [](const Socket& socket, const std::string& peer) -> Coro<> {
+            auto read = co_await asyncio::as_result(asyncio::sock_recv(socket, 1));
+            EXPECT_EQ(failure_of(read),
+                      "exception: sock_recv from " + peer + ": Connection reset by peer");
+            EXPECT_THROW(socket.getpeername(), std::system_error);
+            auto sent = co_await asyncio::as_result(asyncio::sock_sendall(socket, "x"));
+            EXPECT_EQ(failure_of(sent), "exception: sock_sendall to " + peer + ": Broken pipe");
+        };
+        for (const bool is_server : {false, true}) {
+            auto both = co_await connected();
+            Socket& socket = is_server ? both.second : both.first;
+            Socket& other = is_server ? both.first : both.second;
+            const std::string peer = other.getsockname().text();
+            asyncio_test::reset(other);
+            co_await expect_told(socket, peer);
+        }
+        // Of a descriptor it is asked for at once.
+        auto both = co_await connected();
+        const Socket taken = Socket::from_descriptor(both.first.detach());
+        const std::string peer = both.second.getsockname().text();
+        asyncio_test::reset(both.second);
+        co_await expect_told(taken, peer);
+    });
+}
+
 TEST(Sockets, say_what_has_failed_and_where) {
     asyncio::run([]() -> Coro<> {
         const Socket taken = listening();

@@ -205,6 +205,28 @@ TEST(SslStreams, end_a_handshake_that_takes_too_long_or_is_hung_up_on) {
     });
 }
 
+// In whatever order the options are set.
+TEST(SslStreams, take_their_timeouts_before_and_after_the_context) {
+    asyncio::run([]() -> Coro<> {
+        const auto server_options =
+            ServerOptions().ssl_handshake_timeout(10s).ssl_shutdown_timeout(10s).ssl(
+                server_context());
+        auto server = co_await asyncio::start_server(echo, "127.0.0.1", 0, server_options);
+        const auto options = ConnectionOptions()
+                                 .ssl_shutdown_timeout(10s)
+                                 .ssl(client_context())
+                                 .ssl_handshake_timeout(10s);
+        auto [reader, writer] = co_await connect(port_of(server), options);
+        writer.write("hello\n");
+        const std::string line = co_await reader.readline();
+        EXPECT_EQ(line, "hello\n");
+        writer.close();
+        co_await writer.wait_closed();
+        server.close();
+        co_await server.wait_closed();
+    });
+}
+
 TEST(SslStreams, serve_on_after_clients_that_do_not_speak_tls) {
     asyncio::run([]() -> Coro<> {
         Reports reports(asyncio::get_running_loop());

@@ -372,7 +372,7 @@ TEST(Transports, end_their_side_after_what_is_kept) {
     });
 }
 
-TEST(Transports, drop_what_is_written_after_close_and_say_so_at_the_fifth_time) {
+TEST(Transports, drop_what_is_written_after_close_and_say_so_from_the_fifth_time_on) {
     asyncio::run([]() -> Coro<> {
         std::vector<std::string> told;
         asyncio::get_running_loop().set_exception_handler(
@@ -388,6 +388,7 @@ TEST(Transports, drop_what_is_written_after_close_and_say_so_at_the_fifth_time) 
         EXPECT_EQ(told.size(), 1u);
         co_await until([&] { return ends.protocol->is_lost(); });
         ends.transport.write("x");
+        EXPECT_EQ(told.size(), 2u);
         ends.transport.close();
         ends.transport.abort();
         const std::string end = co_await asyncio::sock_recv(ends.peer, 10);

@@ -214,8 +214,7 @@ Coro<> echo(asyncio::StreamReader reader, asyncio::StreamWriter writer) {
 }
 Coro<> stream_message(std::size_t times) {
     auto server = co_await asyncio::start_server(echo, "127.0.0.1", 0);
-    auto streams =
-        co_await asyncio::open_connection("127.0.0.1", server.sockets().front().port());
+    auto streams = co_await asyncio::open_connection("127.0.0.1", server.sockets().front().port());
     auto& [reader, writer] = streams;
     std::array<char, message_size> message{};
     for (std::size_t i = 0; i < times / 2; ++i) {

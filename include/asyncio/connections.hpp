@@ -10,6 +10,7 @@
 
 #include <asyncio/clock.hpp>
 #include <asyncio/coroutine.hpp>
+#include <asyncio/detail/byte_buffer.hpp>
 #include <asyncio/detail/tls.hpp>
 #include <asyncio/sockets.hpp>
 
@@ -25,9 +26,9 @@ ASYNCIO_BEGIN_NAMESPACE
 // How open_connection() and create_connection() connect. Chained setters.
 class ConnectionOptions {
   public:
-    // Of streams: the limit of the reader. Default: 64 KiB.
-    ConnectionOptions& limit(std::size_t limit) noexcept {
-        limit_ = limit;
+    // Of streams: the limit of the reader. Default: 64 KiB. Throws ValueError for 0.
+    ConnectionOptions& limit(std::size_t limit) {
+        limit_ = detail::checked_limit(limit);
         return *this;
     }
     // AF_INET or AF_INET6. Default: both.
@@ -81,13 +82,14 @@ class ConnectionOptions {
         server_hostname_ = std::move(name);
         return *this;
     }
-    // Default: 60 s and 30 s.
-    ConnectionOptions& ssl_handshake_timeout(Delay timeout) noexcept {
-        handshake_timeout_ = timeout;
+    // Default: 60 s and 30 s. Throw ValueError unless it is positive; and so does the call without
+    // ssl().
+    ConnectionOptions& ssl_handshake_timeout(Delay timeout) {
+        tls_timeouts_.set_handshake(timeout);
         return *this;
     }
-    ConnectionOptions& ssl_shutdown_timeout(Delay timeout) noexcept {
-        shutdown_timeout_ = timeout;
+    ConnectionOptions& ssl_shutdown_timeout(Delay timeout) {
+        tls_timeouts_.set_shutdown(timeout);
         return *this;
     }
 
@@ -105,8 +107,9 @@ class ConnectionOptions {
     bool all_errors() const noexcept { return all_errors_; }
     const std::shared_ptr<detail::TlsContext>& tls() const noexcept { return tls_; }
     const std::optional<std::string>& server_hostname() const noexcept { return server_hostname_; }
-    Delay handshake_timeout() const noexcept { return handshake_timeout_; }
-    Delay shutdown_timeout() const noexcept { return shutdown_timeout_; }
+    const detail::TlsTimeouts& tls_timeouts() const noexcept { return tls_timeouts_; }
+    Delay handshake_timeout() const noexcept { return tls_timeouts_.handshake(); }
+    Delay shutdown_timeout() const noexcept { return tls_timeouts_.shutdown(); }
 
   private:
     std::size_t limit_ = 64 * 1024;
@@ -120,8 +123,7 @@ class ConnectionOptions {
     bool all_errors_ = false;
     std::shared_ptr<detail::TlsContext> tls_;
     std::optional<std::string> server_hostname_;
-    Delay handshake_timeout_{60};
-    Delay shutdown_timeout_{30};
+    detail::TlsTimeouts tls_timeouts_;
 };
 
 // How TLS is begun on a connection.
@@ -137,14 +139,14 @@ class StartTlsOptions {
         server_side_ = on;
         return *this;
     }
-    // Default: 60 s.
-    StartTlsOptions& ssl_handshake_timeout(Delay timeout) noexcept {
-        handshake_timeout_ = timeout;
+    // Default: 60 s. Throws ValueError unless it is positive.
+    StartTlsOptions& ssl_handshake_timeout(Delay timeout) {
+        tls_timeouts_.set_handshake(timeout);
         return *this;
     }
-    // Default: 30 s.
-    StartTlsOptions& ssl_shutdown_timeout(Delay timeout) noexcept {
-        shutdown_timeout_ = timeout;
+    // Default: 30 s. Throws ValueError unless it is positive.
+    StartTlsOptions& ssl_shutdown_timeout(Delay timeout) {
+        tls_timeouts_.set_shutdown(timeout);
         return *this;
     }
 
@@ -159,15 +161,14 @@ class StartTlsOptions {
     const std::optional<std::string>& server_hostname() const noexcept { return server_hostname_; }
     const std::optional<bool>& server_side() const noexcept { return server_side_; }
     const std::string& received() const noexcept { return received_; }
-    Delay handshake_timeout() const noexcept { return handshake_timeout_; }
-    Delay shutdown_timeout() const noexcept { return shutdown_timeout_; }
+    Delay handshake_timeout() const noexcept { return tls_timeouts_.handshake(); }
+    Delay shutdown_timeout() const noexcept { return tls_timeouts_.shutdown(); }
 
   private:
     std::optional<std::string> server_hostname_;
     std::optional<bool> server_side_;
     std::string received_;
-    Delay handshake_timeout_{60};
-    Delay shutdown_timeout_{30};
+    detail::TlsTimeouts tls_timeouts_;
 };
 
 namespace detail {
@@ -183,6 +184,7 @@ struct Connecting {
 };
 
 // Each checks the options first, and throws ValueError if they contradict each other.
+ASYNCIO_API void check_tls_options(const ConnectionOptions& options);
 ASYNCIO_API Coro<Connecting> connect_to(std::string host, std::uint16_t port,
                                         ConnectionOptions options);
 ASYNCIO_API Coro<Connecting> connect_to_unix(std::string path, ConnectionOptions options);

@@ -398,8 +398,8 @@ class ASYNCIO_API DatagramTransport {
     // Sends at once if the kernel has room, else keeps a copy and sends it later. What fails goes
     // to error_received(). Without an address: to the remote one. Throws ValueError if there is
     // none, and for an address other than the remote one where there is. After the transport was
-    // lost or aborted the data is dropped; from the fifth time on that is reported to the exception
-    // handler. (DatagramTransport.sendto)
+    // lost or aborted the data is dropped; the fifth time, and each that follows, is reported to
+    // the exception handler. (DatagramTransport.sendto)
     void sendto(ReadableBytes data) const;
     void sendto(ReadableBytes data, const Address& address) const;
 

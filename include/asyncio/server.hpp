@@ -15,6 +15,7 @@
 #include <asyncio/address.hpp>
 #include <asyncio/clock.hpp>
 #include <asyncio/coroutine.hpp>
+#include <asyncio/detail/byte_buffer.hpp>
 #include <asyncio/detail/connection.hpp>
 #include <asyncio/detail/wait_list.hpp>
 #include <asyncio/sockets.hpp>
@@ -42,8 +43,7 @@ struct ServerSettings {
     bool start_serving = true;
     bool cleanup_socket = true; // of a Unix socket: its path is removed when the server closes
     std::shared_ptr<TlsContext> tls;
-    Delay handshake_timeout{60};
-    Delay shutdown_timeout{30};
+    TlsTimeouts tls_timeouts;
 };
 
 // What a Server points to. Derived: what becomes of a connection.
@@ -160,19 +160,21 @@ class ServerOptions {
         settings_.tls = context.tls();
         return *this;
     }
-    // A client that takes longer for the handshake is turned away. Default: 60 s.
-    ServerOptions& ssl_handshake_timeout(Delay timeout) noexcept {
-        settings_.handshake_timeout = timeout;
+    // A client that takes longer for the handshake is turned away. Default: 60 s. Throws ValueError
+    // unless it is positive; and so does the call without ssl().
+    ServerOptions& ssl_handshake_timeout(Delay timeout) {
+        settings_.tls_timeouts.set_handshake(timeout);
         return *this;
     }
-    // How long a connection that closes waits for the client's end of TLS. Default: 30 s.
-    ServerOptions& ssl_shutdown_timeout(Delay timeout) noexcept {
-        settings_.shutdown_timeout = timeout;
+    // How long a connection that closes waits for the client's end of TLS. Default: 30 s. Throws
+    // as ssl_handshake_timeout().
+    ServerOptions& ssl_shutdown_timeout(Delay timeout) {
+        settings_.tls_timeouts.set_shutdown(timeout);
         return *this;
     }
-    // Of streams: the limit of each reader. Default: 64 KiB.
-    ServerOptions& limit(std::size_t limit) noexcept {
-        limit_ = limit;
+    // Of streams: the limit of each reader. Default: 64 KiB. Throws ValueError for 0.
+    ServerOptions& limit(std::size_t limit) {
+        limit_ = detail::checked_limit(limit);
         return *this;
     }
 

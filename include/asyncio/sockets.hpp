@@ -82,6 +82,8 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
     int give_up() noexcept; // the descriptor, for its next owner
 
     SocketOwner* owner = nullptr;
+    // For messages: after a reset the kernel does not know any more. Of no family if we never did.
+    Address peer;
     // Of datagrams: the kernel keeps the errors that come back; see report_errors().
     bool queues_errors = false;
     bool may_have_errors = false; // there, which no call has reported yet
@@ -107,6 +109,8 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
     friend class SocketOperation;
 };
 
+// As the kernel knows it, else as we do.
+Address current_peer(const SocketState& socket, const SystemCalls& calls) noexcept;
 // A Socket of a descriptor that is non-blocking already.
 ASYNCIO_API Socket adopt_socket(int descriptor, int family, int type, int protocol);
 // These throw std::system_error.

@@ -643,9 +643,10 @@ template <class Handler> class StreamServer final : public ServerState {
         const StreamReader reader(stream);
         stream->retain();
         const StreamWriter writer(stream);
-        static_cast<void>(asyncio::create_task(
-            loop(), serve(handler_, reader, writer, settings().tls, settings().handshake_timeout,
-                          settings().shutdown_timeout)));
+        static_cast<void>(
+            asyncio::create_task(loop(), serve(handler_, reader, writer, settings().tls,
+                                               settings().tls_timeouts.handshake(),
+                                               settings().tls_timeouts.shutdown())));
     }
 
     // A connection's task.

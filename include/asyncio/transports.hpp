@@ -64,8 +64,8 @@ class ASYNCIO_API Transport {
 
     // Sends the data at once, as far as the kernel takes it, and keeps a copy of the rest, which
     // goes out by and by; may call pause_writing(). After close(), or when the connection has
-    // failed, the data is dropped; from the fifth time on that is reported to the exception
-    // handler. Throws RuntimeError after write_eof(), and while start_tls() is under way.
+    // failed, the data is dropped; the fifth time, and each that follows, is reported to the
+    // exception handler. Throws RuntimeError after write_eof(), and while start_tls() is under way.
     // (WriteTransport.write)
     void write(ReadableBytes data) const;
     // The same of several pieces, in one system call. (WriteTransport.writelines)

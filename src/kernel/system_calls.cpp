@@ -2,6 +2,7 @@
 #include <asyncio/kernel/system_calls.hpp>
 
 #include <cerrno>
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -30,6 +31,11 @@ constexpr SystemCalls real_calls = {
     .read = &::read,
     .write = &::write,
     .close = &::close,
+    .fcntl = [](int descriptor, int command,
+                int argument) { return ::fcntl(descriptor, command, argument); },
+    .open = [](const char* path, int flags) { return ::open(path, flags); },
+    .stat = [](const char* path, struct ::stat* status) { return ::stat(path, status); },
+    .unlink = &::unlink,
     .socket = [](int family, int type, int protocol) { return ::socket(family, type, protocol); },
     .socketpair =
         [](int family, int type, int protocol, int* descriptors) {

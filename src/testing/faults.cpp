@@ -38,6 +38,19 @@ const std::vector<Kind>& all_kinds() {
          {EAGAIN, EBADF, EDESTADDRREQ, EDQUOT, EFAULT, EFBIG, EINTR, EINVAL, EIO, ENOSPC, EPERM,
           EPIPE, ECONNRESET}},
         {close, "close", {EBADF, EINTR, EIO, ENOSPC, EDQUOT}},
+        {fcntl,
+         "fcntl",
+         {EACCES, EAGAIN, EBADF, EBUSY, EDEADLK, EFAULT, EINTR, EINVAL, EMFILE, ENOLCK, ENOTDIR,
+          EPERM}},
+        {open, "open", {EACCES, EBADF,  EBUSY,   EDQUOT,  EEXIST,       EFAULT, EFBIG,
+                        EINTR,  EINVAL, EISDIR,  ELOOP,   EMFILE,       ENFILE, ENODEV,
+                        ENOENT, ENOMEM, ENOSPC,  ENOTDIR, ENAMETOOLONG, ENXIO,  EOVERFLOW,
+                        EPERM,  EROFS,  ETXTBSY, EAGAIN,  EOPNOTSUPP}},
+        {stat, "stat", {EACCES, EFAULT, ELOOP, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR, EOVERFLOW}},
+        {unlink,
+         "unlink",
+         {EACCES, EBUSY, EFAULT, EIO, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR, EPERM,
+          EROFS}},
         {socket,
          "socket",
          {EACCES, EAFNOSUPPORT, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTONOSUPPORT,
@@ -396,6 +409,20 @@ const SystemCalls& Faults::table() noexcept {
             });
         };
         table.close = &FaultyCalls::close;
+        table.fcntl = [](int descriptor, int command, int argument) {
+            return FaultyCalls::simple(
+                fcntl, [&] { return SystemCalls::real().fcntl(descriptor, command, argument); });
+        };
+        table.open = [](const char* path, int flags) {
+            return FaultyCalls::simple(open, [&] { return SystemCalls::real().open(path, flags); });
+        };
+        table.stat = [](const char* path, struct ::stat* status) {
+            return FaultyCalls::simple(stat,
+                                       [&] { return SystemCalls::real().stat(path, status); });
+        };
+        table.unlink = [](const char* path) {
+            return FaultyCalls::simple(unlink, [&] { return SystemCalls::real().unlink(path); });
+        };
         table.socket = [](int family, int type, int protocol) {
             return FaultyCalls::simple(
                 socket, [&] { return SystemCalls::real().socket(family, type, protocol); });

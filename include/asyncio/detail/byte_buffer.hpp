@@ -6,6 +6,7 @@
 #pragma once
 
 #include <asyncio/detail/config.hpp>
+#include <asyncio/exceptions.hpp>
 
 #include <cstddef>
 #include <cstring>
@@ -15,6 +16,12 @@
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
+
+// How much a reader looks through for the end of a line. Throws ValueError for 0.
+inline std::size_t checked_limit(std::size_t limit) {
+    if (limit == 0) throw ValueError("Limit cannot be <= 0");
+    return limit;
+}
 
 // `Blocks` has take_block(), give_block() and block_size.
 template <class Blocks> class ByteBuffer {

@@ -4,11 +4,13 @@
 // with streams and transports in it does without.
 #pragma once
 
+#include <asyncio/clock.hpp>
 #include <asyncio/detail/config.hpp>
 
 #include <cstddef>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -90,6 +92,24 @@ class ASYNCIO_API TlsContext {
 
   protected:
     TlsContext() = default;
+};
+
+// How long the beginning and the end of TLS may take, as options have it.
+class ASYNCIO_API TlsTimeouts {
+  public:
+    // Throw ValueError unless it is positive.
+    void set_handshake(Delay timeout) { handshake_ = checked("ssl_handshake_timeout", timeout); }
+    void set_shutdown(Delay timeout) { shutdown_ = checked("ssl_shutdown_timeout", timeout); }
+    Delay handshake() const noexcept { return handshake_.value_or(Delay(60)); }
+    Delay shutdown() const noexcept { return shutdown_.value_or(Delay(30)); }
+    // Of a connection without TLS: throws ValueError if one was set.
+    void refuse() const;
+
+  private:
+    static Delay checked(const char* name, Delay timeout);
+
+    std::optional<Delay> handshake_;
+    std::optional<Delay> shutdown_;
 };
 
 } // namespace detail

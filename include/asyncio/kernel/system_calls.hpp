@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 ASYNCIO_BEGIN_NAMESPACE
@@ -29,6 +30,10 @@ struct ASYNCIO_API SystemCalls {
     ssize_t (*read)(int descriptor, void* buffer, std::size_t size);
     ssize_t (*write)(int descriptor, const void* buffer, std::size_t size);
     int (*close)(int descriptor);
+    int (*fcntl)(int descriptor, int command, int argument);
+    int (*open)(const char* path, int flags);
+    int (*stat)(const char* path, struct ::stat* status);
+    int (*unlink)(const char* path);
 
     int (*socket)(int family, int type, int protocol);
     int (*socketpair)(int family, int type, int protocol, int* descriptors);
