@@ -19,6 +19,7 @@
 #include <asyncio/bytes.hpp>
 #include <asyncio/detail/channel.hpp>
 #include <asyncio/detail/frame_pool.hpp>
+#include <asyncio/detail/waiting.hpp>
 #include <asyncio/result.hpp>
 
 #include <cstddef>
@@ -57,7 +58,7 @@ class ASYNCIO_API SocketOwner {
 class SocketOperation;
 
 // What a Socket points to. Operations that are under way keep it, not the descriptor.
-class ASYNCIO_API SocketState final : public Channel, public Pooled {
+class ASYNCIO_API SocketState final : public Channel, public Pooled, Timed {
   public:
     SocketState(int descriptor, int family, int type, int protocol) noexcept
         : descriptor_(descriptor), family_(family), type_(type), protocol_(protocol) {}
@@ -81,6 +82,17 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
     void close() noexcept;
     int give_up() noexcept; // the descriptor, for its next owner
 
+    // A call to write has met a receiver that has no room, of which no edge tells: that of a Unix
+    // socket of datagrams, if this one is not connected to it. Who waits to write tries again after
+    // a while, and after a longer one each time. (asyncio waits for the socket to be writable,
+    // which such a one always is, so that its loop spins.) Throws std::bad_alloc; then it is
+    // believed to be writable.
+    ASYNCIO_COLD void write_later();
+    // Until then edges say nothing: each call that has failed so makes one.
+    bool writes_later() const noexcept { return is_armed(); }
+    // It has gone out, or nobody waits for it any more: the next while is a short one.
+    void has_written() noexcept { write_again_ms_ = 0; }
+
     SocketOwner* owner = nullptr;
     // For messages: after a reset the kernel does not know any more. Of no family if we never did.
     Address peer;
@@ -96,8 +108,10 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
             detach();
         }
     }
+    void timed_out() override;
 
     std::uint32_t references_ = 1;
+    std::uint32_t write_again_ms_ = 0;
     int descriptor_;
     int family_;
     int type_;
@@ -233,9 +247,16 @@ class ASYNCIO_API SocketOperation : public IoOperation {
             let_next_come();
         }
     }
+    void stand_in_line() noexcept;
+    // Whether it waits for the time of SocketState::write_later(), and was woken before.
+    bool must_write_later() noexcept {
+        if (!in_line_ || !socket_.writes_later()) [[likely]]
+            return false;
+        socket_.would_block(Direction::write);
+        return true;
+    }
 
   private:
-    void stand_in_line() noexcept;
     void let_next_come() noexcept;
 
     bool in_line_ = false;
@@ -446,7 +467,8 @@ sock_sendall(const Socket& socket, std::span<const ReadableBytes> parts) {
                             std::span<const ReadableBytes>>(
         &socket.state(detail::SockSendGathered::name), parts);
 }
-// One message to this address; gives how much was sent. (loop.sock_sendto)
+// One message to this address; gives how much was sent. Waits for room as
+// DatagramEndpoint::sendto() does. (loop.sock_sendto)
 inline detail::Deferred<detail::SockSendTo, detail::SocketState*, ReadableBytes, Address>
 sock_sendto(const Socket& socket, ReadableBytes data, const Address& address) {
     return detail::Deferred<detail::SockSendTo, detail::SocketState*, ReadableBytes, Address>(
