@@ -118,13 +118,8 @@ auto send_by(SocketState& socket, const SystemCalls& calls, const char* operatio
         if (result >= 0) return result;
         const int error = errno;
         if (error == EAGAIN) {
-            // Full is the receiver's queue, and no edge will tell when it is not any more.
-            if (socket.family() == AF_UNIX && address.family() != AF_UNSPEC) {
-                detail::throw_system_error(error, std::string(operation) + " to " + address.text() +
-                                                      ": the receiver has no room; try again "
-                                                      "later, or connect the socket to wait");
-            }
             socket.would_block(Direction::write);
+            if (socket.family() == AF_UNIX && address.family() != AF_UNSPEC) socket.write_later();
             return -1;
         }
         if (socket.queues_errors && !again) {
@@ -286,18 +281,18 @@ DatagramRecvMany::Attempt DatagramRecvMany::attempt() {
 
 DatagramSend::Attempt DatagramSend::attempt() {
     const SystemCalls& table = calls();
-    direction = Direction::write;
-    return send_one(socket(), table, address_.family() != AF_UNSPEC ? name : "send", data_,
-                    address_)
-               ? Attempt::done
-               : Attempt::blocked;
+    if (must_write_later() || !may_call(Direction::write)) return Attempt::blocked;
+    if (send_one(socket(), table, address_.family() != AF_UNSPEC ? name : "send", data_, address_))
+        return Attempt::done;
+    stand_in_line();
+    return Attempt::blocked;
 }
 
 DatagramSendMany::Attempt DatagramSendMany::attempt() {
     const SystemCalls& table = calls();
-    direction = Direction::write;
     const std::size_t count = std::min(datagrams_.size(), most_at_once);
     if (count == 0) return Attempt::done;
+    if (must_write_later() || !may_call(Direction::write)) return Attempt::blocked;
     iovec parts[most_at_once];
     mmsghdr messages[most_at_once];
     const auto address = [this](std::size_t i) -> const Address& {
@@ -317,7 +312,10 @@ DatagramSendMany::Attempt DatagramSendMany::attempt() {
         return table.sendmmsg(socket().descriptor(), messages, static_cast<unsigned>(count),
                               MSG_NOSIGNAL);
     });
-    if (sent < 0) return Attempt::blocked;
+    if (sent < 0) {
+        stand_in_line();
+        return Attempt::blocked;
+    }
     count_ = static_cast<std::size_t>(sent);
     spend_for(socket().io(), count_);
     return Attempt::done;
@@ -847,6 +845,7 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
                 }
             }
         } const again{*this};
+        if (channel_.writes_later()) channel_.would_block(Direction::write);
         for (unsigned i = 0; i < Io::budget && !queue_.empty(); ++i) {
             if (!send_next()) break;
         }
@@ -873,6 +872,7 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
             return true;
         }
         drop();
+        channel_.has_written();
         return true;
     }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <climits>
 #include <fcntl.h>
 #include <limits>
@@ -57,7 +58,24 @@ Address current_peer(const SocketState& socket, const SystemCalls& calls) noexce
 int SocketState::give_up() noexcept {
     const int descriptor = std::exchange(descriptor_, -1);
     if (descriptor >= 0) Channel::detach();
+    disarm();
     return descriptor;
+}
+
+void SocketState::write_later() {
+    if (is_armed()) return;
+    constexpr std::uint32_t longest_ms = 20;
+    write_again_ms_ = write_again_ms_ == 0 ? 1 : std::min(2 * write_again_ms_, longest_ms);
+    try {
+        arm(loop(), std::chrono::milliseconds(write_again_ms_));
+    } catch (...) {
+        clear(unwritable);
+        throw;
+    }
+}
+
+void SocketState::timed_out() {
+    if (is_attached()) edges().became_writable(loop().core().ready);
 }
 
 void SocketOperation::throw_if_closed() const {
@@ -97,6 +115,7 @@ void SocketOperation::stand_in_line() noexcept {
 
 void SocketOperation::let_next_come() noexcept {
     has_place = false;
+    if (direction == Direction::write) socket().has_written();
     SocketOperation** link = &socket().lines_[static_cast<std::size_t>(direction)];
     while (*link != this) link = &(*link)->next_in_line_;
     *link = next_in_line_;
@@ -268,13 +287,14 @@ SockSendGathered::Attempt SockSendGathered::attempt() {
 }
 
 SockSendTo::Attempt SockSendTo::attempt() {
+    if (must_write_later()) return Attempt::blocked;
     iovec part{const_cast<char*>(data_.data()), data_.size()};
     msghdr message{};
     message.msg_name = const_cast<sockaddr*>(address_.data());
     message.msg_namelen = address_.size();
     message.msg_iov = &part;
     message.msg_iovlen = 1;
-    return make_call(
+    const Attempt attempt = make_call(
         Direction::write, data_.size(), count_, [&](const SystemCalls& table, int descriptor) {
             const ssize_t count = table.sendmsg(descriptor, &message, MSG_NOSIGNAL);
             const int error = errno;
@@ -282,6 +302,10 @@ SockSendTo::Attempt SockSendTo::attempt() {
                 throw_system_error(error, std::string(name) + " to " + address_.text());
             return count;
         });
+    if (attempt == Attempt::blocked && socket().family() == AF_UNIX &&
+        !socket().believed(Direction::write))
+        socket().write_later();
+    return attempt;
 }
 
 // Attached only once it is under way: before, the kernel would tell of a hang-up.

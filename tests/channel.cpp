@@ -380,9 +380,10 @@ TEST(Channel, tells_who_waits_of_a_reset) {
         reset(both.second);
         const auto read = co_await asyncio::as_result(asyncio::wait_for(reader, 10s));
         const auto sent = co_await asyncio::as_result(asyncio::wait_for(sender, 10s));
-        EXPECT_EQ(failure_of(read), "exception: sock_recv: Connection reset by peer");
+        EXPECT_EQ(failure_of(read),
+                  "exception: sock_recv from " + peer + ": Connection reset by peer");
         // The kernel tells of a reset once; after that there is no way any more.
-        EXPECT_EQ(failure_of(sent), "exception: sock_sendall: Broken pipe");
+        EXPECT_EQ(failure_of(sent), "exception: sock_sendall to " + peer + ": Broken pipe");
         const std::string end = co_await asyncio::sock_recv(both.first, 10);
         EXPECT_EQ(end, "");
     });
@@ -391,12 +392,14 @@ TEST(Channel, tells_who_waits_of_a_reset) {
 TEST(Channel, tells_a_sender_that_waits_alone_of_a_reset) {
     asyncio::run([]() -> Coro<> {
         auto both = co_await connected();
+        const std::string peer = both.second.getsockname().text();
         const auto sender = asyncio::create_task(asyncio_test::send, std::cref(both.first),
                                                  std::string(8 << 20, 'x'));
         co_await a_few_turns();
         reset(both.second);
         const auto sent = co_await asyncio::as_result(asyncio::wait_for(sender, 10s));
-        EXPECT_EQ(failure_of(sent), "exception: sock_sendall: Connection reset by peer");
+        EXPECT_EQ(failure_of(sent),
+                  "exception: sock_sendall to " + peer + ": Connection reset by peer");
     });
 }
 
@@ -404,6 +407,7 @@ TEST(Channel, tells_of_a_reset_that_came_before_anybody_waited) {
     asyncio::run([]() -> Coro<> {
         for (const bool has_seen_data : {false, true}) {
             auto both = co_await connected();
+            const std::string peer = both.second.getsockname().text();
             if (has_seen_data) {
                 co_await asyncio::sock_sendall(both.second, "xy");
                 co_await asyncio::sock_recv(both.first, 1);
@@ -417,7 +421,7 @@ TEST(Channel, tells_of_a_reset_that_came_before_anybody_waited) {
                 log += outcome_of(result) + " ";
             }
             // What was there may be read first, or be lost with the connection.
-            EXPECT_NE(log.find("exception: sock_recv: Connection reset by peer "),
+            EXPECT_NE(log.find("exception: sock_recv from " + peer + ": Connection reset by peer "),
                       std::string::npos)
                 << log;
             EXPECT_EQ(log.substr(log.size() - 3), "'' ") << log;
@@ -428,12 +432,14 @@ TEST(Channel, tells_of_a_reset_that_came_before_anybody_waited) {
 TEST(Channel, tells_of_a_reset_after_this_side_has_ended) {
     asyncio::run([]() -> Coro<> {
         auto both = co_await connected();
+        const std::string peer = both.second.getsockname().text();
         both.first.shutdown(SHUT_WR);
         const auto reader = asyncio::create_task(receive, std::cref(both.first), 10UL);
         co_await a_few_turns();
         reset(both.second);
         const auto read = co_await asyncio::as_result(asyncio::wait_for(reader, 10s));
-        EXPECT_EQ(failure_of(read), "exception: sock_recv: Connection reset by peer");
+        EXPECT_EQ(failure_of(read),
+                  "exception: sock_recv from " + peer + ": Connection reset by peer");
     });
 }
 
@@ -448,10 +454,12 @@ TEST(Channel, accepts_a_connection_that_was_reset_before_that) {
         co_await a_few_turns();
         Socket client(AF_INET, SOCK_STREAM);
         co_await asyncio::sock_connect(client, server.getsockname());
+        const std::string peer = client.getsockname().text();
         reset(client);
         const asyncio::Accepted accepted = co_await std::move(acceptor);
         const auto read = co_await asyncio::as_result(asyncio::sock_recv(accepted.socket, 10));
-        EXPECT_EQ(failure_of(read), "exception: sock_recv: Connection reset by peer");
+        EXPECT_EQ(failure_of(read),
+                  "exception: sock_recv from " + peer + ": Connection reset by peer");
     });
 }
 

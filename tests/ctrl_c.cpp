@@ -8,7 +8,9 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
+#include <cstddef>
 #include <cstdio>
 #include <functional>
 #include <iostream>
@@ -18,6 +20,7 @@
 #include <thread>
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -277,6 +280,139 @@ TEST(CtrlC, that_comes_while_main_takes_its_only_step_is_not_lost) {
         return 0;
     });
     EXPECT_EQ(child.rest(), "KeyboardInterrupt failed");
+    EXPECT_EQ(child.wait(), "exited with 0");
+}
+
+// --- servers ---
+
+// A client in the same process, which never reads. Without a word of it to the loop.
+struct SilentClient {
+    explicit SilentClient(const asyncio::Server& server) {
+        const asyncio::Address address = server.sockets().at(0);
+        EXPECT_EQ(::connect(descriptor, address.data(), address.size()), 0);
+    }
+    ~SilentClient() { ::close(descriptor); }
+    SilentClient(const SilentClient&) = delete;
+    SilentClient& operator=(const SilentClient&) = delete;
+    int descriptor = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+};
+
+// Each handler tells when it begins, and how it ends.
+auto reads(const Parent& parent) {
+    return [&parent](asyncio::StreamReader reader, asyncio::StreamWriter) -> Coro<> {
+        parent.tell("begins");
+        const auto data = co_await asyncio::as_result(reader.read());
+        parent.tell(data ? "end" : "fails");
+    };
+}
+auto writes_much(const Parent& parent) {
+    return [&parent](asyncio::StreamReader, asyncio::StreamWriter writer) -> Coro<> {
+        writer.write(std::string(std::size_t{32} << 20, 'x'));
+        parent.tell("begins");
+        const auto drained = co_await asyncio::as_result(writer.drain());
+        parent.tell(drained ? "drained" : "fails");
+    };
+}
+
+// Tells that the server is closed, and that it has still to wait after a while.
+Coro<> tells_of_the_end(const Parent& parent, asyncio::Server server) {
+    while (!server.sockets().empty()) co_await asyncio::sleep(0.001);
+    parent.tell("closed");
+    co_await asyncio::sleep(0.1);
+    parent.tell("waits");
+    co_await asyncio::sleep(1000);
+}
+
+TEST(CtrlC, ends_a_server_at_once_though_its_clients_are_silent) {
+    Process child([](Parent& parent) {
+        parent.tell(outcome_of([&] {
+            asyncio::run([](Parent& told) -> Coro<> {
+                auto server = co_await asyncio::start_server(reads(told), "127.0.0.1", 0);
+                const SilentClient one(server);
+                const SilentClient two(server);
+                co_await server.serve_forever();
+            }(parent));
+        }));
+        return 0;
+    });
+    EXPECT_EQ(child.line(), "begins");
+    EXPECT_EQ(child.line(), "begins");
+    child.interrupt();
+    EXPECT_EQ(child.rest(), "end end KeyboardInterrupt");
+    EXPECT_EQ(child.wait(), "exited with 0");
+}
+
+// As in asyncio: what was written still goes out, for as long as that takes.
+TEST(CtrlC, lets_serve_forever_wait_for_a_client_that_does_not_read_and_the_second_ends_that) {
+    Process child([](Parent& parent) {
+        asyncio::run([](Parent& told) -> Coro<> {
+            auto server = co_await asyncio::start_server(writes_much(told), "127.0.0.1", 0);
+            const SilentClient client(server);
+            const auto watches = asyncio::create_task(tells_of_the_end(told, server));
+            co_await server.serve_forever();
+        }(parent));
+        return 0;
+    });
+    EXPECT_EQ(child.line(), "begins");
+    child.interrupt();
+    EXPECT_EQ(child.line(), "closed");
+    EXPECT_EQ(child.line(), "waits");
+    child.interrupt();
+    EXPECT_EQ(child.rest(), "");
+    EXPECT_EQ(child.wait(), "killed by SIGINT");
+}
+
+// What the guide's chapter on streams has for this.
+Coro<> serve_with_a_grace_period(asyncio::Server server, asyncio::Delay grace) {
+    co_await asyncio::try_finally(
+        []() -> Coro<> {
+            asyncio::Event forever;
+            co_await forever.wait();
+        },
+        [&]() -> Coro<> {
+            server.close();
+            server.close_clients();
+            const auto all_sent =
+                co_await asyncio::as_result(asyncio::wait_for(server.wait_closed(), grace));
+            if (all_sent.failed_with<asyncio::TimeoutError>()) server.abort_clients();
+        });
+}
+
+TEST(CtrlC, ends_a_server_after_a_grace_period_that_is_its_own) {
+    Process child([](Parent& parent) {
+        parent.tell(outcome_of([&] {
+            asyncio::run([](Parent& told) -> Coro<> {
+                auto server = co_await asyncio::start_server(writes_much(told), "127.0.0.1", 0);
+                const SilentClient client(server);
+                co_await serve_with_a_grace_period(server, std::chrono::milliseconds(50));
+                told.tell("never");
+            }(parent));
+        }));
+        return 0;
+    });
+    EXPECT_EQ(child.line(), "begins");
+    child.interrupt();
+    EXPECT_EQ(child.rest(), "fails KeyboardInterrupt");
+    EXPECT_EQ(child.wait(), "exited with 0");
+}
+
+// Nor does what is kept hold the process, if nobody waits for it: run() cancels the handlers, and
+// the loop drops their connections.
+TEST(CtrlC, ends_a_main_that_does_not_wait_for_its_server_at_once) {
+    Process child([](Parent& parent) {
+        parent.tell(outcome_of([&] {
+            asyncio::run([](Parent& told) -> Coro<> {
+                auto server = co_await asyncio::start_server(writes_much(told), "127.0.0.1", 0);
+                const SilentClient client(server);
+                asyncio::Event forever;
+                co_await forever.wait();
+            }(parent));
+        }));
+        return 0;
+    });
+    EXPECT_EQ(child.line(), "begins");
+    child.interrupt();
+    EXPECT_EQ(child.rest(), "fails KeyboardInterrupt");
     EXPECT_EQ(child.wait(), "exited with 0");
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The system calls of streams over TLS fail, each at each position, or do less than they were asked
 // for: then either all bytes are there, or an error is; nothing hangs and nothing leaks.
-#include "support/certificates.hpp"
+#include "support/tls_contexts.hpp"
 
 #include <asyncio/asyncio.hpp>
 #include <asyncio/ssl.hpp>
@@ -32,7 +32,6 @@ using asyncio::testing::FaultReport;
 using asyncio::testing::Faults;
 using asyncio::testing::FaultTally;
 using asyncio::testing::SystemCall;
-using asyncio_test::Authority;
 
 namespace {
 
@@ -51,15 +50,8 @@ std::string_view known_bytes(std::size_t size) {
 }
 
 struct Contexts {
-    Contexts() : client(ssl::create_default_context()), server(ssl::PROTOCOL_TLS_SERVER) {
-        const asyncio_test::Issued issued = authority.issue({.names = {"DNS:localhost"}});
-        const std::string roots = authority.file();
-        client.load_verify_locations({.cafile = roots});
-        server.load_cert_chain(issued.certificate, issued.key);
-    }
-    Authority authority;
-    ssl::Context client;
-    ssl::Context server;
+    ssl::Context client = asyncio_test::client_context();
+    ssl::Context server = asyncio_test::server_context();
 };
 const Contexts& contexts() {
     static const Contexts made;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Streams over TLS: talks, upgrades, ends that are in order and such that are not, and what a
 // client is told of servers that it must not trust.
-#include "support/certificates.hpp"
 #include "support/reports.hpp"
+#include "support/tls_contexts.hpp"
 
 #include <asyncio/asyncio.hpp>
 #include <asyncio/ssl.hpp>
@@ -28,32 +28,14 @@ using asyncio::create_task;
 using asyncio::ServerOptions;
 using asyncio::StreamReader;
 using asyncio::StreamWriter;
-using asyncio_test::Authority;
+using asyncio_test::authority;
+using asyncio_test::client_context;
 using asyncio_test::Issued;
 using asyncio_test::Reports;
+using asyncio_test::server_context;
 using asyncio_test::Wanted;
 
 namespace {
-
-Authority& authority() {
-    static Authority made;
-    return made;
-}
-ssl::Context client_context() {
-    ssl::Context context = ssl::create_default_context();
-    const std::string roots = authority().file();
-    context.load_verify_locations({.cafile = roots});
-    return context;
-}
-ssl::Context context_of(const Issued& issued) {
-    ssl::Context context(ssl::PROTOCOL_TLS_SERVER);
-    context.load_cert_chain(issued.certificate, issued.key);
-    return context;
-}
-ssl::Context server_context() {
-    static const Issued issued = authority().issue({.names = {"DNS:localhost", "IP:127.0.0.1"}});
-    return context_of(issued);
-}
 
 Coro<> echo(StreamReader reader, StreamWriter writer) {
     for (;;) {
@@ -88,7 +70,7 @@ template <class T> std::string what_of(const asyncio::Result<T>& result) {
 // What connecting to a server with this certificate fails with.
 Coro<std::string> refusal(Issued issued, ConnectionOptions options) {
     Reports reports(asyncio::get_running_loop());
-    auto server = co_await serve(context_of(issued));
+    auto server = co_await serve(server_context(issued));
     auto task = create_task(connect(port_of(server), options));
     const auto result = co_await as_result(task);
     EXPECT_TRUE(result.failed_with<ssl::CertVerificationError>()) << what_of(result);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Transports over TLS: handshakes, upgrades, ends in order and not in order.
-#include "support/certificates.hpp"
 #include "support/protocols.hpp"
+#include "support/tls_contexts.hpp"
 
 #include <asyncio/asyncio.hpp>
 #include <asyncio/ssl.hpp>
@@ -20,34 +20,16 @@ using asyncio::Coro;
 using asyncio::ServerOptions;
 using asyncio::StartTlsOptions;
 using asyncio::Transport;
-using asyncio_test::Authority;
-using asyncio_test::Issued;
+using asyncio_test::client_context;
 using asyncio_test::Recorder;
 using asyncio_test::Recording;
+using asyncio_test::server_context;
 using asyncio_test::turns;
 using asyncio_test::until;
 using asyncio_test::what_of;
 using Events = std::vector<std::string>;
 
 namespace {
-
-Authority& authority() {
-    static Authority made;
-    return made;
-}
-
-ssl::Context client_context() {
-    ssl::Context context = ssl::create_default_context();
-    context.load_verify_locations({.cafile = authority().file()});
-    return context;
-}
-
-ssl::Context server_context() {
-    static const Issued issued = authority().issue({.names = {"DNS:localhost", "IP:127.0.0.1"}});
-    ssl::Context context = ssl::create_default_context(ssl::Purpose::CLIENT_AUTH);
-    context.load_cert_chain(issued.certificate, issued.key);
-    return context;
-}
 
 struct Echo : Recorder {
     void data_received(std::string_view data) override {

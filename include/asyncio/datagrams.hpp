@@ -307,8 +307,9 @@ class DatagramEndpoint {
     detail::IoAwaiter<detail::DatagramSend> send(ReadableBytes data) const {
         return sendto(data, remote_);
     }
-    // A Unix socket that is not connected cannot wait for room in that of the receiver: with none,
-    // it throws EAGAIN. (loop.sock_sendto)
+    // Waits for room if there is none. For that of a Unix socket to which this one is not connected
+    // it looks again and again, up to 50 times a second, since the kernel does not tell of it.
+    // (loop.sock_sendto)
     detail::IoAwaiter<detail::DatagramSend> sendto(ReadableBytes data,
                                                    const Address& address) const {
         return detail::IoAwaiter<detail::DatagramSend>(&socket_.state(detail::DatagramSend::name),

@@ -201,9 +201,11 @@ class ASYNCIO_API Server {
     // Listens from now on. Throws RuntimeError if it is closed; std::system_error if it cannot, and
     // then it is closed. (Server.start_serving)
     ASYNCIO_CORO_WRAPPER Coro<> start_serving() const { return start(*this); }
-    // Listens until it is cancelled, which closes the server and its connections and waits for
-    // their end; or until close(), which makes it throw CancelledError too. Throws RuntimeError if
-    // it is closed, or if somebody is in here already. (Server.serve_forever)
+    // Listens until it is cancelled, or until close(); then closes the server and its connections,
+    // waits for their end, and throws CancelledError. As in asyncio, it waits for ever if a client
+    // does not read what was written to it, unless it is cancelled once more, or somebody calls
+    // abort_clients(). Throws RuntimeError if it is closed, or if somebody is in here already.
+    // (Server.serve_forever)
     ASYNCIO_CORO_WRAPPER Coro<> serve_forever() const { return serve(*this); }
     // Ends the listening; the connections go on. A second call does nothing. (Server.close)
     void close() const noexcept { state_->close(); }

@@ -19,6 +19,7 @@
 #include <asyncio/bytes.hpp>
 #include <asyncio/detail/channel.hpp>
 #include <asyncio/detail/frame_pool.hpp>
+#include <asyncio/detail/waiting.hpp>
 #include <asyncio/result.hpp>
 
 #include <cstddef>
@@ -57,7 +58,7 @@ class ASYNCIO_API SocketOwner {
 class SocketOperation;
 
 // What a Socket points to. Operations that are under way keep it, not the descriptor.
-class ASYNCIO_API SocketState final : public Channel, public Pooled {
+class ASYNCIO_API SocketState final : public Channel, public Pooled, Timed {
   public:
     SocketState(int descriptor, int family, int type, int protocol) noexcept
         : descriptor_(descriptor), family_(family), type_(type), protocol_(protocol) {}
@@ -81,6 +82,17 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
     void close() noexcept;
     int give_up() noexcept; // the descriptor, for its next owner
 
+    // A call to write has met a receiver that has no room, of which no edge tells: that of a Unix
+    // socket of datagrams, if this one is not connected to it. Who waits to write tries again after
+    // a while, and after a longer one each time. (asyncio waits for the socket to be writable,
+    // which such a one always is, so that its loop spins.) Throws std::bad_alloc; then it is
+    // believed to be writable.
+    ASYNCIO_COLD void write_later();
+    // Until then edges say nothing: each call that has failed so makes one.
+    bool writes_later() const noexcept { return is_armed(); }
+    // It has gone out, or nobody waits for it any more: the next while is a short one.
+    void has_written() noexcept { write_again_ms_ = 0; }
+
     SocketOwner* owner = nullptr;
     // For messages: after a reset the kernel does not know any more. Of no family if we never did.
     Address peer;
@@ -96,8 +108,10 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled {
             detach();
         }
     }
+    void timed_out() override;
 
     std::uint32_t references_ = 1;
+    std::uint32_t write_again_ms_ = 0;
     int descriptor_;
     int family_;
     int type_;
@@ -219,7 +233,9 @@ class ASYNCIO_API SocketOperation : public IoOperation {
         socket.retain();
     }
     SocketOperation(SocketOperation&& other) noexcept
-        : SocketOperation(other.socket(), other.name_) {}
+        : IoOperation(std::move(other)), name_(other.name_) {
+        socket().retain();
+    }
     ~SocketOperation() = default;
 
     SocketState& socket() const noexcept { return static_cast<SocketState&>(channel()); }
@@ -246,6 +262,14 @@ class ASYNCIO_API SocketOperation : public IoOperation {
     // Of a call that has failed: blocked, or throws. EINTR must not come here.
     Attempt failed(Direction way);
     ASYNCIO_COLD void throw_if_closed() const;
+    void stand_in_line() noexcept;
+    // Whether it waits for the time of SocketState::write_later(), and was woken before.
+    bool must_write_later() noexcept {
+        if (!has_place || !socket().writes_later()) [[likely]]
+            return false;
+        socket().would_block(Direction::write);
+        return true;
+    }
 
     const char* name_;
 
@@ -257,7 +281,6 @@ class ASYNCIO_API SocketOperation : public IoOperation {
             let_next_come();
         }
     }
-    void stand_in_line() noexcept;
     void let_next_come() noexcept;
 
     SocketOperation* next_in_line_ = nullptr;
@@ -436,7 +459,8 @@ sock_sendall(const Socket& socket, std::span<const ReadableBytes> parts) {
     return detail::IoAwaiter<detail::SockSendGathered>(
         &socket.state(detail::SockSendGathered::name), parts);
 }
-// One message to this address; gives how much was sent. (loop.sock_sendto)
+// One message to this address; gives how much was sent. Waits for room as
+// DatagramEndpoint::sendto() does. (loop.sock_sendto)
 inline detail::IoAwaiter<detail::SockSendTo> sock_sendto(const Socket& socket, ReadableBytes data,
                                                          const Address& address) {
     return detail::IoAwaiter<detail::SockSendTo>(&socket.state(detail::SockSendTo::name), data,

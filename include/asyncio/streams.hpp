@@ -323,7 +323,7 @@ class ASYNCIO_API Handshake final : public IoOperation {
     explicit Handshake(Connection* connection) noexcept : IoOperation(*connection) {
         connection->retain();
     }
-    Handshake(Handshake&& other) noexcept : Handshake(&other.connection()) {}
+    Handshake(Handshake&& other) noexcept : IoOperation(std::move(other)) { connection().retain(); }
     void end() noexcept {
         IoOperation::end();
         connection().release();

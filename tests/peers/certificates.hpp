@@ -2,7 +2,7 @@
 // A certificate for this machine, a context for each end, and what a loop reports.
 #pragma once
 
-#include "support/certificates.hpp"
+#include "support/tls_contexts.hpp"
 
 #include <asyncio/asyncio.hpp>
 #include <asyncio/ssl.hpp>
@@ -22,19 +22,8 @@ struct Certificates {
         wanted.common_name = common_name;
         return authority.issue(wanted);
     }
-    asyncio::ssl::Context server() const {
-        asyncio::ssl::Context context(asyncio::ssl::PROTOCOL_TLS_SERVER);
-        context.load_cert_chain(issued.certificate, issued.key);
-        return context;
-    }
-    asyncio::ssl::Context client() const {
-        asyncio::ssl::Context context(asyncio::ssl::PROTOCOL_TLS_CLIENT);
-        asyncio::ssl::VerifyLocations locations;
-        const std::string file = authority.file();
-        locations.cafile = file;
-        context.load_verify_locations(locations);
-        return context;
-    }
+    asyncio::ssl::Context server() const { return server_context(issued); }
+    asyncio::ssl::Context client() const { return client_context(authority); }
 
     Authority authority;
     Issued issued;
