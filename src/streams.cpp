@@ -164,28 +164,28 @@ IoOperation::Attempt ReadUntil::read() {
     }
 }
 
-IoOperation::Attempt ReadLine::read() {
+template <class Op> IoOperation::Attempt ReadLineOf<Op>::read() {
     for (;;) {
         std::size_t end = 0;
         try {
-            end = search_.find(stream().received().view(), stream().limit());
+            end = search_.find(this->stream().received().view(), this->stream().limit());
         } catch (const LimitOverrunError& error) {
             // The line is dropped if its end is there, else all that is there.
-            const ByteBuffer<Io>& received = stream().received();
+            const ByteBuffer<Io>& received = this->stream().received();
             const std::size_t consumed = error.consumed();
             const bool ends = received.view().substr(consumed).starts_with('\n');
-            stream().consume(ends ? consumed + 1 : received.size());
+            this->stream().consume(ends ? consumed + 1 : received.size());
             throw ValueError(error.what());
         }
         if (end != std::string_view::npos) {
-            data_ = take(end);
-            return Attempt::done;
+            data_ = this->take(end);
+            return IoOperation::Attempt::done;
         }
-        const More got = more();
-        if (got == More::blocked) return Attempt::blocked;
-        if (got == More::end) {
-            data_ = take(std::string::npos);
-            return Attempt::done;
+        const auto got = this->more();
+        if (got == StreamRead::More::blocked) return IoOperation::Attempt::blocked;
+        if (got == StreamRead::More::end) {
+            data_ = this->take(std::string::npos);
+            return IoOperation::Attempt::done;
         }
     }
 }
@@ -196,6 +196,9 @@ template class StreamReadOf<ReadExactly>;
 template class StreamReadOf<Peek>;
 template class StreamReadOf<ReadUntil>;
 template class StreamReadOf<ReadLine>;
+template class StreamReadOf<NextLine>;
+template class ReadLineOf<ReadLine>;
+template class ReadLineOf<NextLine>;
 
 // --- the rest of what is awaited
 

@@ -203,12 +203,15 @@ Coro<> gather(std::size_t times) {
 
 // ---- Messages of 64 bytes through the kernel, there and back: each is read and written once
 
-constexpr std::size_t message_size = 64;
+// With room for more: a read that is filled up does not say that there is no more.
+using Room = std::array<char, 1024>;
+constexpr std::string_view message =
+    "----------------------------------------------------------------";
 
 Coro<> echo(asyncio::StreamReader reader, asyncio::StreamWriter writer) {
-    std::array<char, message_size> message{};
-    while (const std::size_t length = co_await reader.read_into(message)) {
-        writer.write(std::string_view(message.data(), length));
+    Room room;
+    while (const std::size_t length = co_await reader.read_into(room)) {
+        writer.write(std::string_view(room.data(), length));
         co_await writer.drain();
     }
 }
@@ -216,11 +219,11 @@ Coro<> stream_message(std::size_t times) {
     auto server = co_await asyncio::start_server(echo, "127.0.0.1", 0);
     auto streams = co_await asyncio::open_connection("127.0.0.1", server.sockets().front().port());
     auto& [reader, writer] = streams;
-    std::array<char, message_size> message{};
+    Room room;
     for (std::size_t i = 0; i < times / 2; ++i) {
-        writer.write(std::string_view(message.data(), message.size()));
+        writer.write(message);
         co_await writer.drain();
-        co_await reader.read_into(message);
+        co_await reader.read_into(room);
     }
     writer.close();
     co_await writer.wait_closed();
@@ -229,9 +232,9 @@ Coro<> stream_message(std::size_t times) {
 }
 
 Coro<> echo_by_socket(const asyncio::Socket& socket) {
-    std::array<char, message_size> message{};
-    while (const std::size_t length = co_await asyncio::sock_recv_into(socket, message))
-        co_await asyncio::sock_sendall(socket, std::string_view(message.data(), length));
+    Room room;
+    while (const std::size_t length = co_await asyncio::sock_recv_into(socket, room))
+        co_await asyncio::sock_sendall(socket, std::string_view(room.data(), length));
 }
 Coro<> socket_message(std::size_t times) {
     asyncio::Socket listener(AF_INET, SOCK_STREAM);
@@ -241,10 +244,10 @@ Coro<> socket_message(std::size_t times) {
     co_await asyncio::sock_connect(client, listener.getsockname());
     const asyncio::Accepted server = co_await asyncio::sock_accept(listener);
     auto task = asyncio::create_task(echo_by_socket(server.socket));
-    std::array<char, message_size> message{};
+    Room room;
     for (std::size_t i = 0; i < times / 2; ++i) {
-        co_await asyncio::sock_sendall(client, std::string_view(message.data(), message.size()));
-        co_await asyncio::sock_recv_into(client, message);
+        co_await asyncio::sock_sendall(client, message);
+        co_await asyncio::sock_recv_into(client, room);
     }
     client.close();
     co_await task;

@@ -285,28 +285,39 @@ class ASYNCIO_API ReadUntil final : public StreamReadOf<ReadUntil> {
     std::string data_;
 };
 
-class ASYNCIO_API ReadLine : public StreamReadOf<ReadLine> {
+// A line: what readline() and next() share.
+template <class Op> class ASYNCIO_API ReadLineOf : public StreamReadOf<Op> {
   public:
-    static constexpr const char* name = "readline";
-    explicit ReadLine(StreamState* stream) noexcept : StreamReadOf(*stream), search_("\n") {}
-    std::string result() noexcept { return std::move(data_); }
     bool needs_data() const noexcept { return true; }
 
-  private:
-    friend class StreamReadOf;
-    Attempt read();
-    bool read_now() const noexcept { return false; }
-    UntilSearch search_;
+  protected:
+    explicit ReadLineOf(StreamState* stream) noexcept : StreamReadOf<Op>(*stream) {}
+    ReadLineOf(ReadLineOf&&) noexcept = default;
+    ~ReadLineOf() = default;
+
+    UntilSearch search_{"\n"};
     std::string data_;
+
+  private:
+    friend StreamReadOf<Op>;
+    IoOperation::Attempt read();
+    bool read_now() const noexcept { return false; }
 };
 
-class NextLine final : public ReadLine {
+class ASYNCIO_API ReadLine final : public ReadLineOf<ReadLine> {
   public:
-    using ReadLine::ReadLine;
+    static constexpr const char* name = "readline";
+    explicit ReadLine(StreamState* stream) noexcept : ReadLineOf(stream) {}
+    std::string result() noexcept { return std::move(data_); }
+};
+
+class ASYNCIO_API NextLine final : public ReadLineOf<NextLine> {
+  public:
+    static constexpr const char* name = "next";
+    explicit NextLine(StreamState* stream) noexcept : ReadLineOf(stream) {}
     std::optional<std::string> result() noexcept {
-        std::string line = ReadLine::result();
-        if (line.empty()) return std::nullopt;
-        return line;
+        if (data_.empty()) return std::nullopt;
+        return std::move(data_);
     }
 };
 
@@ -316,6 +327,9 @@ extern template class StreamReadOf<ReadExactly>;
 extern template class StreamReadOf<Peek>;
 extern template class StreamReadOf<ReadUntil>;
 extern template class StreamReadOf<ReadLine>;
+extern template class StreamReadOf<NextLine>;
+extern template class ReadLineOf<ReadLine>;
+extern template class ReadLineOf<NextLine>;
 
 // The handshake of TLS. Gives nothing; throws what it failed with.
 class ASYNCIO_API Handshake final : public IoOperation {

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <ctime>
+#include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -43,6 +44,11 @@ constexpr asyncio::SystemCalls fast_calls = {
     .read = &::read,
     .write = &::write,
     .close = &::close,
+    .fcntl = [](int descriptor, int command,
+                int argument) { return ::fcntl(descriptor, command, argument); },
+    .open = [](const char* path, int flags) { return ::open(path, flags); },
+    .stat = &::stat,
+    .unlink = &::unlink,
     .socket = &::socket,
     .socketpair = &::socketpair,
     .bind = &::bind,
