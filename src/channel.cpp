@@ -141,7 +141,8 @@ std::exception_ptr IoOperation::take_failure() noexcept {
     if (is_done()) return nullptr;
     if (std::exchange(outcome_, Outcome::told) != Outcome::failed) return task_->take_cancelled();
     auto& failure = *std::launder(reinterpret_cast<std::exception_ptr*>(failure_));
-    std::exception_ptr taken = std::move(failure);
+    std::exception_ptr taken;
+    taken.swap(failure);
     failure.~exception_ptr();
     return taken;
 }

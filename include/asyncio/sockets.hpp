@@ -233,7 +233,9 @@ class ASYNCIO_API SocketOperation : public IoOperation {
         socket.retain();
     }
     SocketOperation(SocketOperation&& other) noexcept
-        : IoOperation(std::move(other)), name_(other.name_) {
+        : SocketOperation(std::move(other), other.name_) {}
+    SocketOperation(IoOperation&& other, const char* name) noexcept
+        : IoOperation(std::move(other)), name_(name) {
         socket().retain();
     }
     ~SocketOperation() = default;

@@ -94,7 +94,7 @@ class TimerHeap {
     // The two passes: meld pairs from left to right, then the winners from right to left.
     static Timer* merge_children(Timer* first) noexcept {
         Timer* winners = nullptr; // linked by next_link, the last pair first
-        while (first != nullptr) {
+        do {
             Timer* a = first;
             Timer* b = a->sibling();
             first = b == nullptr ? nullptr : b->sibling();
@@ -105,7 +105,7 @@ class TimerHeap {
             }
             a->next_link = winners;
             winners = a;
-        }
+        } while (first != nullptr);
         Timer* root = winners;
         winners = root->sibling();
         root->next_link = nullptr;
