@@ -562,7 +562,8 @@ TEST(ThreadPool, no_job_is_taken_once_it_is_shut_down) {
         };
         auto at_end = std::make_shared<AtEnd>(text, get_running_loop());
         submit(
-            get_running_loop(), waited_for, nullptr, [] {},
+            get_running_loop(), waited_for, nullptr,
+            [] { std::this_thread::sleep_for(50ms); }, // it comes back after the loop has stopped
             [at_end = std::move(at_end)]() mutable {});
         co_return;
     }(&thrown));

@@ -445,7 +445,7 @@ class Run {
     Run(const std::uint8_t* data, std::size_t size) : input_(data, size) {
         const std::uint8_t first = input_.byte();
         kernel_.tcp = (first & 1) != 0;
-        limit_ = (first & 2) != 0 ? (first >> 2) % 16 : 64 * 1024;
+        limit_ = (first & 2) != 0 ? 1 + (first >> 2) % 16 : 64 * 1024;
         model_.emplace(limit_);
         kernel = &kernel_;
     }
