@@ -540,7 +540,7 @@ TEST(Traps, an_operation_is_awaited_where_it_was_made) {
         struct Here {
             using AsyncioAwaiter = void;
             explicit Here(const Here** place) : place_(place) { *place = this; }
-            Here(Here&& other) noexcept : place_(other.place_) { ++moves; }
+            Here(Here&& other) noexcept : place_(other.place_) {}
             Here& operator=(Here&&) = delete;
             ~Here() { EXPECT_EQ(this, *place_); }
             bool await_ready() const noexcept { return true; }
@@ -548,7 +548,6 @@ TEST(Traps, an_operation_is_awaited_where_it_was_made) {
             const Here* await_resume() const noexcept { return this; }
 
             const Here** place_;
-            int moves = 0;
         };
         const Here* made = nullptr;
         const Here* awaited = co_await Here(&made);

@@ -72,8 +72,8 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
         return believed(Direction::read) || !received_.empty() ||
                (tls_ != nullptr && tls_may_have_more_);
     }
-    // The same in the case that is the way of every message: nothing was received before, and an
-    // edge has come. False: there is nothing, or another case; read_into() or fill() tells.
+    // read_into() and fill() in the case that is the way of every message: nothing was received
+    // before, and an edge has come. False: there is nothing, or another case; they tell which.
     bool receive_now(std::span<char> into, std::size_t& count) {
         if (has(reads_slowly)) [[unlikely]]
             return false;
@@ -105,6 +105,7 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
         return received_.empty() && (peer_ended_ || closing_ || read_error_ != nullptr);
     }
     const std::exception_ptr& read_error() const noexcept { return read_error_; }
+
     // --- writing ---
 
     // Sends, or keeps, all of it. After close() or a failure it is dropped; after write_eof(), or
@@ -190,8 +191,7 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     virtual void dropped() noexcept {}
 
     // In `flags` of Edges.
-    static constexpr std::uint32_t reads_slowly = 1U
-                                                  << first_of_owner; // TLS; ended, closed, failed
+    static constexpr std::uint32_t reads_slowly = 1U << first_of_owner;  // TLS, ended, failed
     static constexpr std::uint32_t writes_slowly = 2U << first_of_owner; // the same of writing
     static constexpr std::uint32_t keeps = 4U << first_of_owner;     // what the kernel did not take
     static constexpr std::uint32_t complains = 8U << first_of_owner; // closing, or failed
