@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <asyncio/sockets.hpp>
 
+#include "uninterrupted.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -8,6 +10,7 @@
 #include <fcntl.h>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <sys/uio.h>
 #include <system_error>
 
@@ -15,14 +18,6 @@ ASYNCIO_BEGIN_NAMESPACE
 namespace {
 
 constexpr std::size_t parts_at_once = 64; // of scattered and gathered buffers, on the stack
-
-// Makes a call again for as long as a signal interrupts it.
-template <class Call> auto uninterrupted(Call call) {
-    for (;;) {
-        const auto result = call();
-        if (result >= 0 || errno != EINTR) return result;
-    }
-}
 
 // On Linux EWOULDBLOCK is the same number.
 bool means_blocked(int error) noexcept { return error == EAGAIN; }
@@ -144,13 +139,7 @@ SockRecv::Attempt SockRecv::attempt() {
     if (size_ == 0) return Attempt::done; // as in asyncio, where the kernel is not asked
     // Into a block of the loop's first: how much will come is not known, and memory that is not
     // needed is not touched.
-    struct Block {
-        Io* io = nullptr;
-        char* memory = nullptr;
-        ~Block() {
-            if (memory != nullptr) io->give_block(memory);
-        }
-    } block;
+    std::optional<IoBlock> block;
     std::size_t count = 0;
     const Attempt attempt =
         make_call(Direction::read, size_, count, [&](const SystemCalls& table, int descriptor) {
@@ -158,16 +147,13 @@ SockRecv::Attempt SockRecv::attempt() {
                 data_.resize(size_);
                 return table.recv(descriptor, data_.data(), size_, 0);
             }
-            if (block.memory == nullptr) {
-                block.io = &socket().io();
-                block.memory = block.io->take_block();
-            }
-            return table.recv(descriptor, block.memory, size_, 0);
+            if (!block.has_value()) block.emplace(socket().io());
+            return table.recv(descriptor, block->span().data(), size_, 0);
         });
     if (attempt != Attempt::done) {
         data_ = std::string();
-    } else if (block.memory != nullptr) {
-        data_.assign(block.memory, count);
+    } else if (block.has_value()) {
+        data_.assign(block->span().data(), count);
     } else {
         data_.resize(count);
     }
