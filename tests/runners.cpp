@@ -455,6 +455,29 @@ TEST(RunOptions, choose_a_backend_and_the_loop_tells_which) {
     EXPECT_EQ(asyncio::run(backend_name(), RunOptions().backend("auto")), "epoll");
 }
 
+// Whatever the order: a clock that got lost here would make a test wait for real.
+TEST(RunOptions, of_the_loop_join_those_that_were_chosen_before) {
+    VirtualClock clock;
+    VirtualClock other;
+    const asyncio::SystemCalls& calls = asyncio::SystemCalls::real();
+    using Used = std::pair<const asyncio::Clock*, bool>;
+    const auto used = [](const RunOptions& options) {
+        return asyncio::run(
+            []() -> Coro<Used> {
+                asyncio::EventLoop& loop = get_running_loop();
+                co_return Used{&loop.clock(), loop.get_debug()};
+            }(),
+            options);
+    };
+    EXPECT_EQ(used(RunOptions().clock(clock).debug(true).loop(LoopOptions().system_calls(calls))),
+              (Used(&clock, true)));
+    EXPECT_EQ(used(RunOptions().loop(LoopOptions().system_calls(calls)).clock(clock).debug(false)),
+              (Used(&clock, false)));
+    EXPECT_EQ(
+        used(RunOptions().clock(clock).debug(true).loop(LoopOptions().clock(other).debug(false))),
+        (Used(&other, false)));
+}
+
 TEST(RunOptions, with_an_unknown_backend_are_refused_and_close_the_coroutine) {
     const std::string text = message_of<asyncio::ValueError>(
         [] { asyncio::run(backend_name(), RunOptions().backend("kqueue")); });

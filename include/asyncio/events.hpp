@@ -298,9 +298,19 @@ class LoopOptions {
 
   private:
     friend class EventLoop;
+    friend class RunOptions;
+    // What the other names, and for the rest what this one does.
+    void take(const LoopOptions& other) {
+        if (other.clock_ != nullptr) clock_ = other.clock_;
+        if (other.calls_ != nullptr) calls_ = other.calls_;
+        if (other.debug_ >= 0) debug_ = other.debug_;
+        if (!other.backend_.empty()) backend_ = other.backend_;
+        if (other.shuffled_) shuffle_ready(other.seed_);
+    }
+
     Clock* clock_ = nullptr;
     const SystemCalls* calls_ = nullptr;
-    int debug_ = -1;
+    int debug_ = -1;      // not chosen
     std::string backend_; // empty: not chosen
     bool shuffled_ = false;
     std::uint64_t seed_ = 0;

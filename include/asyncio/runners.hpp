@@ -32,9 +32,10 @@ ASYNCIO_BEGIN_NAMESPACE
 // How run() and Runner make their loop. Chained setters: `RunOptions().debug(true)`.
 class RunOptions {
   public:
-    // All options of the loop at once: see LoopOptions, also for the three that follow.
+    // Options of the loop, see LoopOptions, which is also where the ones that follow are told. What
+    // was chosen here before and is not chosen by these options stays.
     RunOptions& loop(const LoopOptions& options) {
-        loop_ = options;
+        loop_.take(options);
         return *this;
     }
     RunOptions& debug(bool on) noexcept {
