@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <asyncio/detail/connection.hpp>
 
+#include "uninterrupted.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <climits>
@@ -11,13 +13,6 @@ namespace detail {
 namespace {
 
 constexpr std::size_t parts_at_once = 64;
-
-template <class Call> ssize_t uninterrupted(Call call) {
-    for (;;) {
-        const ssize_t result = call();
-        if (result >= 0 || errno != EINTR) return result;
-    }
-}
 
 } // namespace
 
@@ -48,6 +43,7 @@ void Connection::close_descriptor() noexcept {
     if (descriptor_ < 0) return;
     const SystemCalls& calls = is_attached() ? io().calls() : current_system_calls();
     Io* blocks = is_attached() ? &io() : nullptr;
+    if (blocks != nullptr && tls_ != nullptr) blocks->warm_sessions().forget(*tls_);
     detach();
     calls.close(std::exchange(descriptor_, -1)); // EINTR: on Linux it is closed all the same
     kept_.release(blocks);
@@ -162,6 +158,7 @@ void Connection::write_slowly(std::string_view data) {
         write_failed(tls_->error());
         return;
     } else {
+        io().warm_sessions().used(*tls_);
         send_unsent();
     }
     after_write();
@@ -562,7 +559,10 @@ Connection::Got Connection::read_tls(std::span<char> into, std::size_t& count) {
         if (got != Got::data) return got;
         status = read_records(into, count, {block.span().data(), received});
     }
-    if (count != 0) return Got::data; // the session says the rest once more
+    if (count != 0) {
+        io().warm_sessions().used(*tls_);
+        return Got::data; // the session says the rest once more
+    }
     if (status == TlsSession::Status::closed) {
         peer_ended_ = true;
         return Got::end;
@@ -580,6 +580,7 @@ Connection::Got Connection::handshake() {
         switch (status) {
         case TlsSession::Status::done:
             handshake_over_ = true;
+            if (is_attached()) io().warm_sessions().used(*tls_);
             return Got::data;
         case TlsSession::Status::closed:
             return Got::end;

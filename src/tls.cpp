@@ -11,6 +11,18 @@ namespace detail {
 TlsSession::~TlsSession() = default;
 TlsContext::~TlsContext() = default;
 
+// The one that has been here longest goes, though it may be busy: then it comes again.
+void WarmSessions::add(TlsSession& session) noexcept {
+    TlsSession*& place = sessions_[next_];
+    if (place != nullptr) {
+        place->release_memory();
+        place->warm_place_ = 0;
+    }
+    place = &session;
+    next_ = (next_ + 1) % most;
+    session.warm_place_ = static_cast<std::size_t>(&place - sessions_) + 1;
+}
+
 Delay TlsTimeouts::checked(const char* name, Delay timeout) {
     if (timeout.nanoseconds() > 0) return timeout;
     char seconds[32];

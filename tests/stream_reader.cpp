@@ -209,6 +209,20 @@ TEST(StreamReader, readuntil_takes_the_separator_too) {
     });
 }
 
+TEST(StreamReader, readuntil_takes_bytes_with_zeros_in_them) {
+    run([]() -> Coro<> {
+        auto ends = co_await stream_and_socket();
+        co_await sock_sendall(ends.peer, "name\0va\0lue\0\0rest\x01\x02");
+        std::string text = co_await ends.reader.readuntil("\0");
+        EXPECT_EQ(text, std::string("name\0", 5));
+        text = co_await ends.reader.readuntil("\0\0");
+        EXPECT_EQ(text, std::string("va\0lue\0\0", 8));
+        const std::array<unsigned char, 2> bytes{1, 2};
+        text = co_await ends.reader.readuntil(bytes);
+        EXPECT_EQ(text, "rest\x01\x02");
+    });
+}
+
 TEST(StreamReader, of_several_separators_the_one_that_ends_first_counts_and_then_the_shortest) {
     struct Example {
         std::string_view data;

@@ -10,7 +10,7 @@
 
 #include <asyncio/clock.hpp>
 #include <asyncio/coroutine.hpp>
-#include <asyncio/detail/byte_buffer.hpp>
+#include <asyncio/detail/connection.hpp>
 #include <asyncio/detail/tls.hpp>
 #include <asyncio/sockets.hpp>
 

@@ -15,7 +15,6 @@
 #include <asyncio/address.hpp>
 #include <asyncio/clock.hpp>
 #include <asyncio/coroutine.hpp>
-#include <asyncio/detail/byte_buffer.hpp>
 #include <asyncio/detail/connection.hpp>
 #include <asyncio/detail/wait_list.hpp>
 #include <asyncio/sockets.hpp>

@@ -460,8 +460,8 @@ class ASYNCIO_API StreamReader {
     // with what there was; LimitOverrunError if there is none within the limit, and the data stays.
     // Of several separators the one counts that ends first, and of these the shortest. The
     // separators must stay where they are until the await is over. (StreamReader.readuntil)
-    detail::IoAwaiter<detail::ReadUntil> readuntil(std::string_view separator = "\n") const {
-        return detail::IoAwaiter<detail::ReadUntil>(state_, separator);
+    detail::IoAwaiter<detail::ReadUntil> readuntil(ReadableBytes separator = "\n") const {
+        return detail::IoAwaiter<detail::ReadUntil>(state_, std::string_view(separator));
     }
     detail::IoAwaiter<detail::ReadUntil>
     readuntil(std::span<const std::string_view> separators) const {

@@ -6,12 +6,14 @@
 #include "support/certificates.hpp"
 #include "support/tls_pair.hpp"
 
+#include <asyncio/asyncio.hpp>
 #include <asyncio/ssl.hpp>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
@@ -19,8 +21,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace ssl = asyncio::ssl;
+using asyncio::Coro;
 using asyncio_test::Authority;
 using asyncio_test::Issued;
 using asyncio_test::TlsEnd;
@@ -160,6 +164,52 @@ TEST(TlsMemory, an_idle_connection_gives_its_buffers_back) {
     EXPECT_EQ(pair.send(pair.client, pair.server, "hello"), "hello");
     EXPECT_EQ(pair.send(pair.server, pair.client, "hello"), "hello");
     EXPECT_EQ(openssls.living, before);
+}
+
+// Of the connections that have been used, those that were used last keep their buffers.
+TEST(TlsMemory, of_many_idle_connections_is_that_of_few) {
+    constexpr int count = 100; // each has two ends
+    const auto handle = [](asyncio::StreamReader reader, asyncio::StreamWriter writer) -> Coro<> {
+        while (auto line = co_await reader.next()) writer.write(*line);
+    };
+    // What a session gives back, in blocks of OpenSSL's; 2 if it was warm.
+    const auto given_back = [](const asyncio::StreamWriter& writer) {
+        const std::ptrdiff_t before = openssls.living;
+        writer.state().tls()->release_memory();
+        return before - openssls.living;
+    };
+    const auto echo = [](const asyncio::Streams& streams) -> Coro<> {
+        streams.second.write("hello\n");
+        const std::string line = co_await streams.first.readline();
+        EXPECT_EQ(line, "hello\n");
+    };
+    const Ends ends;
+    asyncio::run([&]() -> Coro<> {
+        auto server = co_await asyncio::start_server(handle, "127.0.0.1", 0,
+                                                     asyncio::ServerOptions().ssl(ends.server()));
+        const std::uint16_t port = server.sockets().at(0).port();
+        const ssl::Context client = ends.client();
+        std::vector<asyncio::Streams> all;
+        for (int i = 0; i < count; ++i) {
+            const asyncio::ConnectionOptions options = asyncio::ConnectionOptions().ssl(client);
+            all.push_back(co_await asyncio::open_connection("localhost", port, options));
+            co_await echo(all.back());
+        }
+        // The first is cold, and is warm again once it is used.
+        EXPECT_EQ(given_back(all.front().second), 0);
+        co_await echo(all.front());
+        EXPECT_EQ(given_back(all.front().second), 2);
+        std::ptrdiff_t warm = 0;
+        for (const asyncio::Streams& streams : all) warm += given_back(streams.second) / 2;
+        EXPECT_GE(warm, asyncio::detail::WarmSessions::most / 2 - 2);
+        EXPECT_LE(warm, asyncio::detail::WarmSessions::most / 2 + 2);
+        // One that ends is forgotten, and its place taken.
+        all.erase(all.begin(), all.begin() + count / 2);
+        co_await asyncio::sleep(0);
+        for (const asyncio::Streams& streams : all) co_await echo(streams);
+        server.close();
+        server.abort_clients();
+    }());
 }
 
 namespace {

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <asyncio/detail/config.hpp>
-#include <asyncio/exceptions.hpp>
 
 #include <cstddef>
 #include <cstring>
@@ -16,12 +15,6 @@
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
-
-// How much a reader looks through for the end of a line. Throws ValueError for 0.
-inline std::size_t checked_limit(std::size_t limit) {
-    if (limit == 0) throw ValueError("Limit cannot be <= 0");
-    return limit;
-}
 
 // `Blocks` has take_block(), give_block() and block_size.
 template <class Blocks> class ByteBuffer {
@@ -53,13 +46,19 @@ template <class Blocks> class ByteBuffer {
         return {memory_ + end_, capacity_ - end_};
     }
     void filled(std::size_t count) noexcept { end_ += count; }
+    // The same with a block that is filled already. Requires: it has no memory.
+    void adopt(char* block, std::size_t count) noexcept {
+        memory_ = block;
+        capacity_ = Blocks::block_size;
+        end_ = count;
+    }
 
     void append(Blocks& blocks, std::string_view bytes) {
         std::memcpy(room(blocks, bytes.size()).data(), bytes.data(), bytes.size());
         filled(bytes.size());
     }
 
-    // Requires: empty. Without the blocks, which may be gone, its memory is freed.
+    // Drops what is in it, and its memory: without the blocks, which may be gone, that is freed.
     void release(Blocks* blocks) noexcept {
         char* memory = std::exchange(memory_, nullptr);
         const std::size_t capacity = std::exchange(capacity_, 0);

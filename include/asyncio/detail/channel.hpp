@@ -11,6 +11,7 @@
 
 #include <asyncio/coroutine.hpp>
 #include <asyncio/detail/task_state.hpp>
+#include <asyncio/detail/tls.hpp>
 #include <asyncio/events.hpp>
 #include <asyncio/kernel/backend.hpp>
 #include <asyncio/result.hpp>
@@ -68,6 +69,8 @@ class ASYNCIO_API Io final : public LoopExtra {
         }
     }
 
+    WarmSessions& warm_sessions() noexcept { return warm_sessions_; }
+
   private:
     friend class Channel;
 
@@ -83,6 +86,7 @@ class ASYNCIO_API Io final : public LoopExtra {
     static constexpr std::size_t most_spare_blocks = 16;
     std::size_t spare_blocks_ = 0;
     char* spare_[most_spare_blocks];
+    WarmSessions warm_sessions_;
 };
 
 // A block for a while.

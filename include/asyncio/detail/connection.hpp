@@ -14,6 +14,7 @@
 #include <asyncio/detail/frame_pool.hpp>
 #include <asyncio/detail/tls.hpp>
 #include <asyncio/detail/waiting.hpp>
+#include <asyncio/exceptions.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -26,6 +27,12 @@
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
+
+// How much a reader looks through for the end of a line. Throws ValueError for 0.
+inline std::size_t checked_limit(std::size_t limit) {
+    if (limit == 0) throw ValueError("Limit cannot be <= 0");
+    return limit;
+}
 
 // The connections of one server.
 class ConnectionList;
@@ -87,18 +94,24 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
         return true;
     }
     bool fill_now() {
+        char* block = io().take_block();
         std::size_t count = 0;
-        const bool is_some = receive_now(received_.room(io(), 1), count);
-        received_.filled(count);
-        if (!is_some) give_back_room();
-        return is_some;
+        if (!receive_now({block, Io::block_size}, count)) [[unlikely]] {
+            io().give_block(block);
+            return false;
+        }
+        received_.adopt(block, count);
+        return true;
     }
     // What was received and nobody has taken. As long as that is nothing, it holds no memory.
     const ByteBuffer<Io>& received() const noexcept { return received_; }
     // Takes so many bytes out of it, which must be there.
     void consume(std::size_t count) noexcept {
-        received_.consume(count);
-        give_back_room();
+        if (count == received_.size()) {
+            received_.release(is_attached() ? &io() : nullptr);
+        } else {
+            received_.consume(count);
+        }
     }
     // Nothing is left, and nothing will come.
     bool at_end() const noexcept {

@@ -72,6 +72,38 @@ class ASYNCIO_API TlsSession {
 
   protected:
     TlsSession() = default;
+
+  private:
+    friend class WarmSessions;
+    std::size_t warm_place_ = 0; // among the loop's, from 1; 0: none
+};
+
+// The sessions of a loop that were used last. Only they keep the memory that an idle one can do
+// without, which is some 34 KiB with OpenSSL, so that many idle connections hold little, and busy
+// ones allocate nothing for a message.
+class ASYNCIO_API WarmSessions {
+  public:
+    static constexpr std::size_t most = 128;
+
+    WarmSessions() = default;
+    WarmSessions(const WarmSessions&) = delete;
+    WarmSessions& operator=(const WarmSessions&) = delete;
+
+    void used(TlsSession& session) noexcept {
+        if (session.warm_place_ == 0) [[unlikely]]
+            add(session);
+    }
+    // Before its end.
+    void forget(TlsSession& session) noexcept {
+        if (session.warm_place_ != 0) sessions_[session.warm_place_ - 1] = nullptr;
+        session.warm_place_ = 0;
+    }
+
+  private:
+    ASYNCIO_COLD void add(TlsSession& session) noexcept;
+
+    TlsSession* sessions_[most] = {};
+    std::size_t next_ = 0;
 };
 
 // What makes them: an ssl::Context, seen from below. Counted by shared_ptr, since connections may
