@@ -349,8 +349,9 @@ void Connection::advance_close() noexcept {
     const bool says_goodbye = tls_ != nullptr && handshake_over_ && read_error_ == nullptr;
     if (write_error_ == nullptr && !unsent().empty()) {
         sender_.wait();
-        // A peer that takes nothing must not hold it open for ever either.
-        if (says_goodbye) begin_shutdown_timeout();
+        // A peer that takes nothing must not hold it open for ever either, nor one that has ended
+        // without a close_notify.
+        if (tls_ != nullptr && handshake_over_) begin_shutdown_timeout();
         return;
     }
     if (says_goodbye && write_error_ == nullptr) {

@@ -9,8 +9,10 @@
 #include <array>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <string>
+#include <sys/socket.h>
 #include <utility>
 #include <vector>
 
@@ -186,6 +188,90 @@ TEST(SocketCancel, a_connect_that_times_out_leaves_a_socket_to_be_closed) {
         }
         EXPECT_TRUE(has_timed_out);
         clients.back().close();
+    });
+}
+
+// Nothing of it was sent.
+TEST(SocketCancel, of_a_send_that_waits_makes_way_for_the_next_one) {
+    asyncio::run([]() -> Coro<> {
+        for (const bool is_woken : {false, true}) {
+            auto both = co_await connected();
+            both.first.setsockopt(SOL_SOCKET, SO_SNDBUF, 1024);
+            const auto fill = [&both] {
+                const std::string spaces(8192, ' ');
+                std::size_t sent = 0;
+                for (std::size_t size = spaces.size(); size > 0; size /= 2) {
+                    ssize_t count = 0;
+                    while ((count = ::send(both.first.fileno(), spaces.data(), size, 0)) > 0)
+                        sent += static_cast<std::size_t>(count);
+                }
+                return sent;
+            };
+            while (fill() != 0) co_await asyncio::sleep(1ms); // until the peer's side is full too
+            const auto cancelled = asyncio::create_task(asyncio_test::send, std::cref(both.first),
+                                                        std::string("hello"));
+            co_await a_few_turns();
+            EXPECT_FALSE(cancelled.done());
+            const auto receiving =
+                asyncio::create_task(asyncio_test::receive_all, std::cref(both.second), SIZE_MAX);
+            if (is_woken) { // by the edge, in the turn in which this is called before it
+                asyncio::get_running_loop().call_soon([&cancelled] { cancelled.cancel(); });
+            } else {
+                cancelled.cancel();
+            }
+            co_await asyncio::sock_sendall(both.first, "world");
+            both.first.shutdown(SHUT_WR);
+            std::string all = co_await receiving;
+            const auto result = co_await asyncio::as_result(cancelled);
+            EXPECT_TRUE(result.failed_with<asyncio::CancelledError>());
+            std::erase(all, ' ');
+            EXPECT_EQ(all, "world");
+        }
+    });
+}
+
+// Where the kernel has done with the first attempt: else it says that one is under way.
+TEST(SocketCancel, of_a_connect_that_has_ended_leaves_a_socket_that_may_connect) {
+    asyncio::run([]() -> Coro<> {
+        const auto begin_and_cancel = [](const Socket& socket, Address address) -> Coro<> {
+            const auto connect = [](const Socket& client, Address to) -> Coro<> {
+                co_await asyncio::sock_connect(client, to);
+            };
+            const auto task = asyncio::create_task(connect, std::cref(socket), address);
+            co_await asyncio::sleep(0);
+            task.cancel();
+            const auto result = co_await asyncio::as_result(task);
+            EXPECT_TRUE(result.failed_with<asyncio::CancelledError>()) << failure_of(result);
+        };
+        const auto expect_connected = [](const Socket& client, const Socket& server) -> Coro<> {
+            const asyncio::Accepted accepted = co_await asyncio::sock_accept(server);
+            EXPECT_EQ(accepted.address, client.getsockname());
+            auto reader = asyncio::create_task(receive, std::cref(client), 10UL);
+            co_await asyncio::sleep(0);
+            co_await asyncio::sock_sendall(accepted.socket, "hello");
+            const std::string data = co_await reader;
+            EXPECT_EQ(data, "hello");
+        };
+        { // refused
+            Socket server(AF_INET, SOCK_STREAM);
+            server.bind(Address("127.0.0.1", 0));
+            const Address address = server.getsockname();
+            const Socket client(AF_INET, SOCK_STREAM);
+            co_await begin_and_cancel(client, address);
+            server.listen();
+            const auto told = co_await asyncio::as_result(asyncio::sock_connect(client, address));
+            EXPECT_EQ(failure_of(told),
+                      "exception: sock_connect to " + address.text() + ": Connection refused");
+            co_await asyncio::sock_connect(client, address);
+            co_await expect_connected(client, server);
+        }
+        { // connected
+            const Socket server = listening();
+            const Socket client(AF_INET, SOCK_STREAM);
+            co_await begin_and_cancel(client, server.getsockname());
+            co_await asyncio::sock_connect(client, server.getsockname());
+            co_await expect_connected(client, server);
+        }
     });
 }
 

@@ -2,6 +2,9 @@
 // Streams over TLS: talks, upgrades, ends that are in order and such that are not, and what a
 // client is told of servers that it must not trust.
 #include "support/reports.hpp"
+#include "support/sockets.hpp"
+#include "support/temporary_folder.hpp"
+#include "support/tls_by_hand.hpp"
 #include "support/tls_contexts.hpp"
 
 #include <asyncio/asyncio.hpp>
@@ -33,6 +36,8 @@ using asyncio_test::client_context;
 using asyncio_test::Issued;
 using asyncio_test::Reports;
 using asyncio_test::server_context;
+using asyncio_test::TlsByHand;
+using asyncio_test::TlsStatus;
 using asyncio_test::Wanted;
 
 namespace {
@@ -104,6 +109,72 @@ TEST(SslStreams, talk_and_end_in_order) {
         co_await writing;
         writer.close();
         co_await writer.wait_closed();
+        server.close();
+        co_await server.wait_closed();
+    });
+}
+
+TEST(SslStreams, talk_over_a_unix_socket) {
+    const asyncio_test::TemporaryFolder folder;
+    const std::string path = folder.file("socket");
+    asyncio::run([&]() -> Coro<> {
+        auto server =
+            co_await asyncio::start_unix_server(echo, path, ServerOptions().ssl(server_context()));
+        auto [reader, writer] =
+            co_await asyncio::open_unix_connection(path, trusting().server_hostname("localhost"));
+        EXPECT_NE(writer.get_extra_info(asyncio::ssl_object), nullptr);
+        writer.write("GET / HTTP/1.0\r\n\r\n");
+        const std::string line = co_await reader.readline();
+        EXPECT_EQ(line, "GET / HTTP/1.0\r\n");
+        writer.close();
+        co_await writer.wait_closed();
+        // A path is not what a certificate could be for.
+        auto task = create_task(asyncio::open_unix_connection(path, trusting()));
+        const auto nameless = co_await as_result(task);
+        EXPECT_TRUE(nameless.failed_with<asyncio::ValueError>()) << what_of(nameless);
+        server.close();
+        co_await server.wait_closed();
+    });
+}
+
+TEST(SslStreams, are_many_at_once_over_sockets_that_are_given) {
+    const std::string first(300'000, 'A');
+    const std::string second(300'000, 'B');
+    asyncio::run([&]() -> Coro<> {
+        const auto handler = [&](StreamReader reader, StreamWriter writer) -> Coro<> {
+            std::string data = co_await reader.readexactly(first.size());
+            EXPECT_TRUE(data == first);
+            writer.write("OK");
+            data = co_await reader.readexactly(second.size());
+            EXPECT_TRUE(data == second);
+            writer.write("SPAM");
+            writer.close();
+        };
+        auto server = co_await asyncio::start_server(handler, "127.0.0.1", 0,
+                                                     ServerOptions().ssl(server_context()));
+        const asyncio::Address address = server.sockets().at(0);
+        const ssl::Context context = client_context();
+        int count = 0;
+        const auto client = [&]() -> Coro<> {
+            asyncio::Socket socket(AF_INET, SOCK_STREAM);
+            co_await asyncio::sock_connect(socket, address);
+            ConnectionOptions options;
+            options.ssl(context).server_hostname("localhost").sock(std::move(socket));
+            auto [reader, writer] = co_await asyncio::open_connection(options);
+            writer.write(first);
+            std::string answer = co_await reader.readexactly(2);
+            EXPECT_EQ(answer, "OK");
+            writer.write(second);
+            answer = co_await reader.readexactly(4);
+            EXPECT_EQ(answer, "SPAM");
+            writer.close();
+            co_await writer.wait_closed();
+            ++count;
+        };
+        std::vector<asyncio::Task<>> all;
+        for (int i = 0; i < 25; ++i) all.push_back(create_task(client));
+        for (const auto& task : all) co_await task;
+        EXPECT_EQ(count, 25);
         server.close();
         co_await server.wait_closed();
     });
@@ -234,6 +305,40 @@ TEST(SslStreams, serve_on_after_clients_that_do_not_speak_tls) {
     });
 }
 
+TEST(SslStreams, tell_of_what_is_no_tls_any_more) {
+    asyncio::run([]() -> Coro<> {
+        std::string told_to_server;
+        const auto handler = [&](StreamReader reader, StreamWriter writer) -> Coro<> {
+            writer.write("A\n");
+            co_await reader.readexactly(1);
+            const std::string text = "please corrupt the SSL connection";
+            ::send(writer.get_extra_info(asyncio::socket_info).fileno(), text.data(), text.size(),
+                   MSG_NOSIGNAL);
+            const auto alert = co_await as_result(reader.read());
+            told_to_server = what_of(alert);
+        };
+        auto server = co_await asyncio::start_server(handler, "127.0.0.1", 0,
+                                                     ServerOptions().ssl(server_context()));
+        auto [reader, writer] = co_await connect(port_of(server), trusting());
+        const std::string line = co_await reader.readline();
+        EXPECT_EQ(line, "A\n");
+        writer.write("B");
+        for (int i = 0; i < 2; ++i) {
+            const auto garbage = co_await as_result(reader.readline());
+            EXPECT_TRUE(garbage.failed_with<ssl::Error>()) << what_of(garbage);
+            EXPECT_EQ(what_of(garbage).find("TLS with '127.0.0.1' failed: "), 0U)
+                << what_of(garbage);
+        }
+        writer.close();
+        const auto closed = co_await as_result(writer.wait_closed());
+        EXPECT_TRUE(closed.failed_with<ssl::Error>()) << what_of(closed);
+        server.close();
+        co_await server.wait_closed();
+        EXPECT_NE(told_to_server.find("the peer sent the alert"), std::string::npos)
+            << told_to_server;
+    });
+}
+
 // Who ends the connection below TLS, as an attacker can, has not said that this was all.
 TEST(SslStreams, do_not_take_a_truncated_text_for_a_whole_one) {
     asyncio::run([]() -> Coro<> {
@@ -330,6 +435,78 @@ TEST(SslStreams, send_what_is_kept_when_they_are_closed) {
         EXPECT_EQ(end, "");
         server.close();
         co_await server.wait_closed();
+    });
+}
+
+// A peer may end its side and read on: what it is still to get comes, also through a socket that
+// takes little at once.
+TEST(SslStreams, send_what_is_kept_though_the_peer_has_ended_its_side) {
+    asyncio::run([]() -> Coro<> {
+        for (const bool in_order : {true, false}) {
+            for (const bool is_slow : {false, true}) {
+                SCOPED_TRACE(in_order ? "by a close_notify" : "below TLS");
+                auto both = co_await asyncio_test::connected();
+                if (is_slow) both.first.setsockopt(SOL_SOCKET, SO_SNDBUF, 10'000);
+                ConnectionOptions options = trusting();
+                options.server_hostname("localhost").sock(std::move(both.first));
+                auto opening = create_task(asyncio::open_connection(options));
+                TlsByHand peer(std::move(both.second), server_context());
+                co_await peer.handshake();
+                auto [reader, writer] = co_await opening;
+                const std::string much(is_slow ? 1 << 20 : 16 << 20, 'x');
+                writer.write(much);
+                EXPECT_GT(writer.get_write_buffer_size(), 0U);
+                if (in_order) {
+                    co_await peer.end_tls();
+                } else {
+                    peer.socket().shutdown(SHUT_WR);
+                }
+                const auto end = co_await as_result(reader.read());
+                if (in_order) {
+                    EXPECT_EQ(*end, "");
+                } else {
+                    EXPECT_TRUE(end.failed_with<ssl::EOFError>()) << what_of(end);
+                }
+                EXPECT_GT(writer.get_write_buffer_size(), 0U);
+                writer.close();
+                const std::string received = co_await peer.rest();
+                EXPECT_TRUE(received == much) << received.size();
+                EXPECT_EQ(peer.status(), in_order ? TlsStatus::closed : TlsStatus::failed);
+                const auto closed = co_await as_result(writer.wait_closed());
+                EXPECT_EQ(closed.failed_with<ssl::EOFError>(), !in_order) << what_of(closed);
+                EXPECT_EQ(closed.has_value(), in_order) << what_of(closed);
+            }
+        }
+    });
+}
+
+TEST(SslStreams, that_are_closed_do_not_wait_for_a_peer_that_has_ended_and_takes_nothing) {
+    asyncio::run([]() -> Coro<> {
+        for (const bool in_order : {true, false}) {
+            SCOPED_TRACE(in_order ? "by a close_notify" : "below TLS");
+            auto both = co_await asyncio_test::connected();
+            ConnectionOptions options = trusting();
+            options.server_hostname("localhost")
+                .ssl_shutdown_timeout(50ms)
+                .sock(std::move(both.first));
+            auto opening = create_task(asyncio::open_connection(options));
+            TlsByHand peer(std::move(both.second), server_context());
+            co_await peer.handshake();
+            auto [reader, writer] = co_await opening;
+            writer.write(std::string(16 << 20, 'x'));
+            if (in_order) {
+                co_await peer.end_tls();
+            } else {
+                peer.socket().shutdown(SHUT_WR);
+            }
+            static_cast<void>(co_await as_result(reader.read()));
+            EXPECT_GT(writer.get_write_buffer_size(), 0U);
+            writer.close();
+            const auto closed = co_await as_result(asyncio::wait_for(writer.wait_closed(), 10s));
+            EXPECT_TRUE(closed.failed_with<asyncio::TimeoutError>()) << what_of(closed);
+            EXPECT_EQ(what_of(closed).find("SSL shutdown timed out: "), 0U) << what_of(closed);
+            writer.abort();
+        }
     });
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Transports over TLS: handshakes, upgrades, ends in order and not in order.
 #include "support/protocols.hpp"
+#include "support/tls_by_hand.hpp"
 #include "support/tls_contexts.hpp"
 
 #include <asyncio/asyncio.hpp>
@@ -24,6 +25,7 @@ using asyncio_test::client_context;
 using asyncio_test::Recorder;
 using asyncio_test::Recording;
 using asyncio_test::server_context;
+using asyncio_test::TlsByHand;
 using asyncio_test::turns;
 using asyncio_test::until;
 using asyncio_test::what_of;
@@ -36,6 +38,13 @@ struct Echo : Recorder {
         transport.write(data);
         Recorder::data_received(data);
     }
+};
+
+struct Buffered : Recording<asyncio::BufferedProtocol> {
+    std::string received;
+    char buffer[7];
+    asyncio::WritableBytes get_buffer(std::ptrdiff_t) override { return buffer; }
+    void buffer_updated(std::size_t count) override { received.append(buffer, count); }
 };
 
 struct Told {
@@ -115,13 +124,63 @@ TEST(SslTransports, that_are_closed_do_not_wait_for_a_peer_that_takes_nothing) {
     });
 }
 
+TEST(SslTransports, of_a_socket_that_was_accepted_elsewhere) {
+    asyncio::run([]() -> Coro<> {
+        auto sockets = asyncio::Socket::pair();
+        auto options = ConnectionOptions()
+                           .ssl(client_context())
+                           .server_hostname("localhost")
+                           .sock(std::move(sockets.first));
+        auto creating = asyncio::create_task(asyncio::create_connection(recorder, options));
+        const auto factory = [] { return std::make_unique<Echo>(); };
+        const auto serving = ConnectionOptions().ssl(server_context());
+        auto accepted =
+            co_await asyncio::connect_accepted_socket(factory, std::move(sockets.second), serving);
+        EXPECT_NE(accepted.transport.get_extra_info(asyncio::ssl_object), nullptr);
+        EXPECT_EQ(accepted.protocol->events, Events{"made"});
+        auto created = co_await creating;
+        created.transport.write("hello");
+        co_await until([&] { return created.protocol->received == "hello"; });
+        created.transport.close();
+        co_await until([&] { return created.protocol->is_lost() && accepted.protocol->is_lost(); });
+        EXPECT_EQ(accepted.protocol->loss, nullptr) << what_of(accepted.protocol->loss);
+        EXPECT_EQ(created.protocol->loss, nullptr) << what_of(created.protocol->loss);
+    });
+}
+
+// In order the protocol is told, and it is closed in time; else it is lost at once.
+TEST(SslTransports, end_with_a_peer_that_ends_and_takes_nothing) {
+    asyncio::run([]() -> Coro<> {
+        for (const bool in_order : {true, false}) {
+            SCOPED_TRACE(in_order ? "by a close_notify" : "below TLS");
+            auto sockets = asyncio::Socket::pair();
+            auto options = ConnectionOptions()
+                               .ssl(client_context())
+                               .server_hostname("localhost")
+                               .ssl_shutdown_timeout(50ms)
+                               .sock(std::move(sockets.first));
+            auto creating = asyncio::create_task(asyncio::create_connection(recorder, options));
+            TlsByHand peer(std::move(sockets.second), server_context());
+            co_await peer.handshake();
+            auto created = co_await creating;
+            created.transport.write(std::string(16 << 20, 'x'));
+            EXPECT_GT(created.transport.get_write_buffer_size(), 0U);
+            if (in_order) {
+                co_await peer.end_tls();
+            } else {
+                peer.socket().shutdown(SHUT_WR);
+            }
+            co_await until([&] { return created.protocol->is_lost(); });
+            const std::string why = what_of(created.protocol->loss);
+            EXPECT_EQ(created.protocol->has("eof"), in_order);
+            EXPECT_NE(why.find(in_order ? "SSL shutdown timed out" : "without a close_notify"),
+                      std::string::npos)
+                << why;
+        }
+    });
+}
+
 TEST(SslTransports, receive_into_buffers_of_a_protocol) {
-    struct Buffered : Recording<asyncio::BufferedProtocol> {
-        std::string received;
-        char buffer[7];
-        asyncio::WritableBytes get_buffer(std::ptrdiff_t) override { return buffer; }
-        void buffer_updated(std::size_t count) override { received.append(buffer, count); }
-    };
     asyncio::run([]() -> Coro<> {
         const auto echo = [] { return std::make_unique<Echo>(); };
         auto server = co_await asyncio::create_server(echo, "127.0.0.1", 0,
@@ -329,6 +388,47 @@ TEST(SslTransports, are_upgraded_when_the_hello_came_with_the_plain_text) {
         // Cut off without a close_notify.
         EXPECT_NE(what_of(echo->loss).find("cut off"), std::string::npos) << what_of(echo->loss);
         EXPECT_FALSE(echo->has("eof"));
+    });
+}
+
+// Nobody is told of the connection once more.
+TEST(SslTransports, are_upgraded_with_a_protocol_of_buffers_and_change_it_for_another) {
+    const std::string hello(100'000, '1');
+    asyncio::run([&]() -> Coro<> {
+        const auto handler = [&](asyncio::StreamReader reader,
+                                 asyncio::StreamWriter writer) -> Coro<> {
+            std::string data = co_await reader.readexactly(hello.size());
+            EXPECT_TRUE(data == hello);
+            co_await writer.start_tls(server_context());
+            for (const char* answer : {"O", "2"}) {
+                writer.write(answer);
+                data = co_await reader.readexactly(hello.size());
+                EXPECT_TRUE(data == hello);
+            }
+            writer.close();
+            co_await writer.wait_closed();
+        };
+        auto server = co_await asyncio::start_server(handler, "127.0.0.1", 0);
+        const std::uint16_t port = server.sockets().at(0).port();
+        const auto factory = [] { return std::make_unique<Buffered>(); };
+        auto created = co_await asyncio::create_connection(factory, "127.0.0.1", port);
+        auto& [transport, first] = created;
+        transport.write(hello);
+        const ssl::Context context = client_context();
+        co_await asyncio::start_tls(transport, first, context);
+        co_await until([&] { return first->received == "O"; });
+        auto second = std::make_shared<Recorder>();
+        transport.set_protocol(second);
+        EXPECT_EQ(transport.get_protocol(), second);
+        transport.write(hello);
+        co_await until([&] { return second->received == "2"; });
+        transport.write(hello);
+        co_await until([&] { return second->is_lost(); });
+        EXPECT_EQ(first->events, Events{"made"});
+        EXPECT_EQ(second->events, (Events{"data", "eof", "lost"}));
+        EXPECT_EQ(second->loss, nullptr) << what_of(second->loss);
+        server.close();
+        co_await server.wait_closed();
     });
 }
 

@@ -466,6 +466,73 @@ TEST(StreamReader, a_reset_is_thrown_by_every_read_after_what_came_before_it) {
     });
 }
 
+// What has come before is lost neither.
+TEST(StreamReader, readexactly_throws_a_reset_if_there_is_too_little_and_leaves_it) {
+    run([]() -> Coro<> {
+        auto ends = co_await stream_and_socket();
+        co_await sock_sendall(ends.peer, "line\n");
+        std::string text = co_await ends.reader.readexactly(2);
+        EXPECT_EQ(text, "li");
+        asyncio_test::reset(ends.peer);
+        for (int i = 0; i < 2; ++i) {
+            text = co_await outcome(ends.reader.readexactly(4));
+            EXPECT_TRUE(text.starts_with("exception: recv from 127.0.0.1:")) << text;
+            EXPECT_TRUE(text.ends_with(": Connection reset by peer")) << text;
+            EXPECT_EQ(ends.reader.buffered(), "ne\n");
+        }
+        text = co_await ends.reader.readexactly(3);
+        EXPECT_EQ(text, "ne\n");
+    });
+}
+
+TEST(StreamReader, a_reset_after_a_read_that_was_cancelled_is_for_the_next_one) {
+    run([]() -> Coro<> {
+        auto ends = co_await stream_and_socket();
+        auto cancelled = create_task(outcome(ends.reader.readline()));
+        co_await some_turns(1);
+        cancelled.cancel();
+        const auto result = co_await as_result(cancelled);
+        EXPECT_EQ(text_of(result.exception()), "null") << "outcome() has caught it";
+        EXPECT_EQ(*result, "CancelledError: ");
+        asyncio_test::reset(ends.peer);
+        co_await some_turns();
+        EXPECT_EQ(ends.reader.exception(), nullptr) << "nobody has asked the kernel yet";
+        const std::string text = co_await outcome(ends.reader.readline());
+        EXPECT_TRUE(text.ends_with(": Connection reset by peer")) << text;
+    });
+}
+
+TEST(StreamReader, an_incomplete_read_says_how_much_there_was_of_how_much) {
+    run([]() -> Coro<> {
+        const auto what_of = [](auto awaitable) -> Coro<std::string> {
+            const auto result = co_await as_result(std::move(awaitable));
+            EXPECT_TRUE(result.template failed_with<asyncio::IncompleteReadError>());
+            co_return text_of(result.exception());
+        };
+        auto ends = co_await stream_and_socket();
+        co_await sock_sendall(ends.peer, "some dataAA");
+        ends.peer.close();
+        std::string text = co_await what_of(ends.reader.readuntil("AAA"));
+        EXPECT_EQ(text, "exception: 11 bytes read on a total of undefined expected bytes: the "
+                        "peer ended before");
+        EXPECT_EQ(ends.reader.buffered(), "");
+        text = co_await what_of(ends.reader.readexactly(36));
+        EXPECT_EQ(text,
+                  "exception: 0 bytes read on a total of 36 expected bytes: the peer ended before");
+        auto others = co_await stream_and_socket();
+        auto reading = create_task(
+            [](StreamReader reader) -> Coro<> { co_await reader.readexactly(36); }(others.reader));
+        co_await some_turns(1);
+        co_await sock_sendall(others.peer, "line1\nline2\nline3\n");
+        others.peer.close();
+        const auto result = co_await as_result(reading);
+        EXPECT_EQ(
+            text_of(result.exception()),
+            "exception: 18 bytes read on a total of 36 expected bytes: the peer ended before");
+        EXPECT_EQ(others.reader.buffered(), "");
+    });
+}
+
 TEST(StreamReader, a_connection_that_is_closed_gives_what_was_received_and_then_the_end) {
     run([]() -> Coro<> {
         auto ends = co_await stream_and_socket();

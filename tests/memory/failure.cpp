@@ -10,14 +10,17 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <sys/socket.h>
 #include <thread>
 #include <unistd.h>
 #include <utility>
@@ -70,6 +73,22 @@ void operator delete(void* block, std::size_t, std::align_val_t) noexcept { deal
 
 namespace {
 
+// So many calls of accept4() find the process out of descriptors.
+int accepts_without_descriptor = 0;
+const asyncio::SystemCalls& system_calls() {
+    static const asyncio::SystemCalls table = [] {
+        asyncio::SystemCalls calls = asyncio::SystemCalls::real();
+        calls.accept4 = [](int listener, sockaddr* address, socklen_t* size, int flags) {
+            if (accepts_without_descriptor == 0) return ::accept4(listener, address, size, flags);
+            --accepts_without_descriptor;
+            errno = EMFILE;
+            return -1;
+        };
+        return calls;
+    }();
+    return table;
+}
+
 // Whether a failure may go unseen: where something else is told in its place.
 enum class Told { always, perhaps };
 
@@ -78,6 +97,7 @@ enum class Reports { none, some }; // without a failure
 template <class Body>
 void fail_each(const char* name, Told told, Body body, Reports reports = Reports::none) {
     std::size_t failures = 0;
+    static_cast<void>(system_calls()); // what is made once is there
     for (std::size_t k = 0;; ++k) {
         ASSERT_LT(k, 100'000U) << "it never comes to an end";
         const std::ptrdiff_t before = living;
@@ -86,7 +106,8 @@ void fail_each(const char* name, Told told, Body body, Reports reports = Reports
         bool failed = false;
         {
             asyncio::testing::VirtualClock clock;
-            const auto loop = asyncio::new_event_loop(asyncio::LoopOptions().clock(clock));
+            const auto loop = asyncio::new_event_loop(
+                asyncio::LoopOptions().clock(clock).system_calls(system_calls()));
             loop->set_exception_handler(
                 [&](EventLoop&, const asyncio::ExceptionContext&) { reported = true; });
             const auto main = [&]() -> Coro<> {
@@ -688,6 +709,40 @@ TEST(MemoryFailure, in_servers) {
         server.abort_clients();
         co_await server.wait_closed();
     });
+}
+
+// Without memory for the timer of its pause, the next client is what it waits for. What cannot be
+// reported is a line on standard error.
+TEST(MemoryFailure, in_servers_without_descriptors) {
+    fail_each(
+        "a server without descriptors", Told::perhaps,
+        []() -> Coro<> {
+            auto server = co_await asyncio::start_server(echo_lines, "127.0.0.1", 0);
+            struct Close {
+                asyncio::Server& server;
+                ~Close() {
+                    accepts_without_descriptor = 0;
+                    server.close();
+                    server.abort_clients();
+                }
+            };
+            const Close close{server};
+            const std::uint16_t port = server.sockets().at(0).port();
+            accepts_without_descriptor = 1;
+            auto turned_away = co_await asyncio::open_connection("127.0.0.1", port);
+            const auto nothing = co_await asyncio::as_result(turned_away.first.read(1));
+            if (nothing.failed_with<std::bad_alloc>()) std::rethrow_exception(nothing.exception());
+            EXPECT_EQ(accepts_without_descriptor, 0);
+            auto ours = co_await asyncio::open_connection("127.0.0.1", port);
+            ours.second.write("hello\n");
+            const auto line =
+                co_await asyncio::as_result(asyncio::wait_for(ours.first.readline(), 1h));
+            if (line.failed_with<std::bad_alloc>()) std::rethrow_exception(line.exception());
+            EXPECT_FALSE(line.failed_with<asyncio::TimeoutError>()) << "it accepts no more";
+            // Else its connection was one for which there was no memory.
+            EXPECT_TRUE(has_failed || *line == "hello\n");
+        },
+        Reports::some);
 }
 
 TEST(MemoryFailure, in_context_variables) {

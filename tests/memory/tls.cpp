@@ -8,6 +8,7 @@
 
 #include <asyncio/asyncio.hpp>
 #include <asyncio/ssl.hpp>
+#include <asyncio/testing/virtual_time.hpp>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -21,6 +22,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace ssl = asyncio::ssl;
@@ -294,4 +296,111 @@ TEST(TlsMemory, an_allocation_of_ours_that_fails_is_bad_alloc) {
 TEST(TlsMemory, an_allocation_of_openssls_that_fails_is_an_error) {
     const Ends ends;
     EXPECT_GT(fail_each(ends, openssls, Told::somehow, 101), 1000u);
+}
+
+namespace {
+
+// Reads until the end, answers what nobody waits for any more, and ends.
+Coro<> answer_late(asyncio::StreamReader reader, asyncio::StreamWriter writer) {
+    const std::string all = co_await reader.read();
+    writer.write(std::string(100'000, 'y'));
+    writer.close();
+    co_await writer.wait_closed();
+}
+
+struct Outcome {
+    std::string of_client;
+    std::string of_server;
+    std::size_t reports = 0;
+};
+template <class T> std::string what_of(const asyncio::Result<T>& result) {
+    if (result.template failed_with<std::bad_alloc>()) return "bad_alloc";
+    try {
+        result.value();
+    } catch (const std::exception& error) {
+        return error.what();
+    }
+    return "";
+}
+
+// A connection over streams that is warm, and closed with so much in it that is not sent yet: from
+// then on the k-th allocation fails.
+Coro<> close_with_failure(const Ends& ends, std::size_t unsent, std::size_t k, Outcome& told) {
+    auto both = asyncio::Socket::pair();
+    asyncio::ConnectionOptions options;
+    options.sock(std::move(both.first));
+    auto client = co_await asyncio::open_connection(options);
+    options.sock(std::move(both.second));
+    auto server = co_await asyncio::open_connection(options);
+    const ssl::Context of_server = ends.server();
+    const ssl::Context of_client = ends.client();
+    auto upgrading = asyncio::create_task(
+        server.second.start_tls(of_server, asyncio::StartTlsOptions().server_side(true)));
+    co_await client.second.start_tls(of_client,
+                                     asyncio::StartTlsOptions().server_hostname("localhost"));
+    co_await upgrading;
+    server.second.write("hello\n");
+    const std::string line = co_await client.first.readline();
+    EXPECT_EQ(line, "hello\n");
+    auto answering =
+        asyncio::create_task(answer_late, std::move(server.first), std::move(server.second));
+    client.second.write(std::string(unsent, 'x'));
+    ours.fail_at(k);
+    client.second.close();
+    try {
+        const auto closed = co_await asyncio::as_result(client.second.wait_closed());
+        told.of_client = what_of(closed);
+    } catch (const std::bad_alloc&) {
+        told.of_client = "bad_alloc";
+    }
+    try {
+        const auto answered = co_await asyncio::as_result(answering);
+        told.of_server = what_of(answered);
+    } catch (const std::bad_alloc&) {
+        told.of_server = "bad_alloc";
+    }
+    ours.until_failure = never;
+}
+
+} // namespace
+
+// In the timer for its end, in what the peer still sends, and wherever else.
+TEST(TlsMemory, an_allocation_that_fails_while_a_stream_is_closed_is_told_and_ends_it) {
+    const Ends ends;
+    for (const std::size_t unsent : {std::size_t{1}, std::size_t{1} << 20}) {
+        SCOPED_TRACE(unsent);
+        bool has_failed = true;
+        std::size_t k = 0;
+        for (; has_failed; ++k) {
+            ASSERT_LT(k, 1'000u) << "it never comes to an end";
+            SCOPED_TRACE(k);
+            const std::ptrdiff_t before = ours.living;
+            const std::ptrdiff_t openssls_before = openssls.living;
+            {
+                Outcome told;
+                asyncio::testing::VirtualClock clock;
+                const auto loop = asyncio::new_event_loop(asyncio::LoopOptions().clock(clock));
+                loop->set_exception_handler(
+                    [&](asyncio::EventLoop&, const asyncio::ExceptionContext&) { ++told.reports; });
+                asyncio::run_until_complete(*loop, close_with_failure(ends, unsent, k, told));
+                loop->close();
+                has_failed = ours.failed;
+                const bool is_told = told.of_client == "bad_alloc" ||
+                                     told.of_server == "bad_alloc" || told.reports != 0;
+                EXPECT_EQ(is_told, has_failed) << told.of_client << ", " << told.of_server;
+                if (!has_failed) {
+                    EXPECT_EQ(told.of_client + told.of_server, "");
+                }
+                EXPECT_EQ(told.of_client.find("timed out"), std::string::npos) << told.of_client;
+                EXPECT_EQ(told.of_server.find("timed out"), std::string::npos) << told.of_server;
+            }
+            EXPECT_EQ(ours.living, before);
+            if (k != 0) { // the first makes what stays
+                EXPECT_EQ(openssls.living, openssls_before);
+            }
+            if (HasFailure()) return;
+        }
+        std::printf("%zu bytes not sent yet: %zu allocations failed\n", unsent, k - 1);
+        EXPECT_GT(k, 3u);
+    }
 }
