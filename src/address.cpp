@@ -67,7 +67,11 @@ Address::Address(std::string_view host, std::uint16_t port) : Address() {
 
 Address Address::unix_path(std::string_view path) {
     Address address;
-    if (path.empty()) throw ValueError("the path of a Unix socket must not be empty");
+    if (path.empty()) {
+        throw ValueError(
+            "the path of a Unix socket must not be empty; an abstract name begins with a "
+            "zero byte: std::string(\"\\0name\", 5)");
+    }
     const bool abstract = path.front() == '\0';
     if (path.size() > sizeof address.unix_.sun_path - (abstract ? 0 : 1)) {
         throw ValueError("the path of a Unix socket takes at most 107 bytes, and this has " +

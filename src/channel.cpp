@@ -123,7 +123,7 @@ CancelOutcome IoOperation::try_cancel() noexcept {
 bool IoOperation::go_on() noexcept {
     begin_run();
     if (task_->cancel_due() || try_once()) return true;
-    wait_for(direction);
+    wait_on(direction);
     return false;
 }
 
@@ -154,6 +154,18 @@ void IoOperation::refuse_second_await() noexcept {
     } catch (...) {
         set_failed(std::current_exception());
     }
+}
+
+// In its own loop nobody would run it while this one does, and it would wait for ever.
+void IoOperation::refuse_other_loop(std::coroutine_handle<> frame) noexcept {
+    put_off = false;
+    try {
+        throw RuntimeError("a connection or socket of another event loop is awaited: it stays in "
+                           "the loop in which it was made");
+    } catch (...) {
+        set_failed(std::current_exception());
+    }
+    task_->yield(frame);
 }
 
 // It has failed and nobody was told; was never awaited; or its frame is destroyed while it waits.

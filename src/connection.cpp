@@ -127,6 +127,7 @@ bool Connection::refuses_data() noexcept {
     // fifth is told, and each that follows.
     constexpr std::uint8_t told_at = 5;
     if (dropped_writes_ < told_at && ++dropped_writes_ < told_at) return true;
+    if (std::exchange(tells_, true)) return true; // the exception handler writes to it
     EventLoop::report(is_attached() ? &loop() : get_running_loop_or_null(), [this] {
         return ExceptionContext{
             .message = "writing to a connection that is closed: what is written is dropped; "
@@ -134,6 +135,7 @@ bool Connection::refuses_data() noexcept {
             .exception = write_error_,
             .details = {{"peer", peer_.text()}}};
     });
+    tells_ = false;
     return true;
 }
 
@@ -403,10 +405,25 @@ void Connection::abort(std::exception_ptr why) noexcept {
     sender_.come_up_soon();
 }
 
+// A socket that is closed with something unread resets the connection, and takes from the peer what
+// that has not read yet, and believes to have been sent. So what has come is read, and dropped.
+void Connection::drop_unread() noexcept {
+    if (loss_ != nullptr || read_error_ != nullptr || write_error_ != nullptr) return;
+    constexpr int most = 64; // a peer that sends on and on is reset
+    char dropped[16 * 1024];
+    for (int i = 0; i < most && is_attached() && !has(unreadable); ++i) {
+        const ssize_t result = uninterrupted(
+            [&] { return io().calls().recv(descriptor_, dropped, sizeof dropped, 0); });
+        if (result <= 0) return;
+        if (static_cast<std::size_t>(result) < sizeof dropped) read_short();
+    }
+}
+
 void Connection::lose() noexcept {
     lost_ = true;
     stop_using();
     closer_.end();
+    if (!peer_ended_ && !tcp_ended_) drop_unread();
     close_descriptor();
     if (list_ != nullptr) std::exchange(list_, nullptr)->leave(*this);
 }
@@ -630,8 +647,14 @@ void Connection::Closer::run() {
     Connection& c = connection;
     if (c.finishing_) return;
     try {
-        for (;;) {
+        constexpr int most_in_a_turn = 16;
+        for (int i = 0;; ++i) {
             if (c.tls_->shutdown() != TlsSession::Status::want_input) break;
+            if (i == most_in_a_turn) { // a peer that sends on and on
+                c.retain();
+                wait_a_turn();
+                return;
+            }
             const Got got = c.feed_tls();
             if (got == Got::blocked) {
                 c.retain();

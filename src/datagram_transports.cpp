@@ -259,7 +259,20 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
         });
     }
     void report_error(const std::system_error& error) {
+        if (in_error_received_) {
+            // It has sent again, and that has failed again: in a turn of its own, for the stack's
+            // sake.
+            const DatagramTransport self(this);
+            loop_.call_soon([self, error] { self.state().report_error(error); });
+            return;
+        }
         const std::shared_ptr<DatagramProtocol> protocol = protocol_;
+        if (protocol == nullptr) return; // lost meanwhile
+        struct AtEnd {
+            bool& flag;
+            ~AtEnd() { flag = false; }
+        } const at_end{in_error_received_};
+        in_error_received_ = true;
         protocol->error_received(error);
     }
     // What fails pausing and resuming is told, and goes no further.
@@ -449,6 +462,7 @@ class DatagramTransportState final : public Pooled, public SocketOwner {
     bool held_ = true; // by the loop
     bool closing_ = false;
     bool paused_ = false;
+    bool in_error_received_ = false;
     unsigned lost_ = 0; // 0 until connection_lost() is to come; counts what is dropped then
     std::exception_ptr loss_;
     std::size_t high_ = std::size_t{64} * 1024;

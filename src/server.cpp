@@ -59,7 +59,11 @@ class Listener final : public ChannelWaiter, Timed {
         close_reserve(reserve_);
     }
 
-    void discard() noexcept override { release_server(); }
+    // Its loop is closed, and nobody would accept who comes.
+    void discard() noexcept override {
+        stop();
+        release_server();
+    }
     CancelOutcome try_cancel() noexcept override { return CancelOutcome::already_done; }
 
   private:
@@ -225,9 +229,21 @@ class Listener final : public ChannelWaiter, Timed {
 };
 
 ServerState::ServerState(EventLoop& loop, ServerSettings settings)
-    : loop_(&loop), settings_(std::move(settings)) {}
+    : loop_(&loop), settings_(std::move(settings)) {
+    loop.retain();
+}
 
-ServerState::~ServerState() = default;
+ServerState::~ServerState() {
+    listeners_.clear();
+    loop_->release();
+}
+
+void ServerState::check_loop() const {
+    if (loop_->is_closed())
+        throw RuntimeError("the event loop of the server is closed: start another server");
+    if (&get_running_loop() != loop_)
+        throw RuntimeError("the server belongs to another event loop");
+}
 
 void ServerState::add(Socket socket, std::string unix_path) {
     listeners_.push_back(
@@ -429,6 +445,7 @@ Coro<Server> bind_unix_and_start(Server server, std::string path, std::shared_pt
 } // namespace detail
 
 Coro<> Server::start(Server server) {
+    server.state_->check_loop();
     server.state_->start_serving();
     // So that who comes after this finds it listening, as in asyncio.
     co_await sleep(0);
@@ -436,6 +453,7 @@ Coro<> Server::start(Server server) {
 
 Coro<> Server::serve(Server server) {
     detail::ServerState& state = *server.state_;
+    state.check_loop();
     if (std::exchange(state.served_forever, true))
         throw RuntimeError("the server is already being awaited on serve_forever()");
     struct AtEnd {
@@ -458,6 +476,7 @@ Coro<> Server::serve(Server server) {
 
 Coro<> Server::wait(Server server) {
     if (server.state_->has_ended()) co_return;
+    server.state_->check_loop();
     co_await detail::WaitFor<detail::ServerState, detail::EndWait>(*server.state_);
 }
 

@@ -296,7 +296,11 @@ SessionStats Context::session_stats() const {
 }
 
 Options Context::options() const noexcept { return SSL_CTX_get_options(state_->get()); }
-void Context::set_options(Options options) noexcept {
+void Context::set_options(Options options) {
+    if ((options & OP_NO_RENEGOTIATION) == 0) {
+        throw ValueError("OP_NO_RENEGOTIATION cannot be taken away: a connection does not "
+                         "negotiate TLS anew, which TLS 1.3 has done away with");
+    }
     constexpr std::uint64_t ours =
         OP_LEGACY_SERVER_CONNECT | OP_NO_TICKET | OP_CIPHER_SERVER_PREFERENCE | OP_NO_RENEGOTIATION;
     SSL_CTX_clear_options(state_->get(), ours & ~options);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
@@ -30,7 +31,7 @@ template <class Op> inline bool StreamReadOf<Op>::go_on() noexcept {
         if (has_place && op().read_now()) [[likely]] {
             stream().end_reading();
         } else if (StreamReadOf::attempt() == Attempt::blocked) {
-            wait_for(Direction::read);
+            wait_on(Direction::read);
             return false;
         }
         set_done();
@@ -95,6 +96,9 @@ IoOperation::Attempt ReadInto::read() {
 }
 
 IoOperation::Attempt ReadExactly::read() {
+    // A negative size, as it is seen here.
+    if (size_ > static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
+        throw ValueError("readexactly size can not be less than zero");
     while (stream().received().size() < size_) {
         // Not all of the room at once: `size` may come from the peer.
         const std::size_t missing = size_ - stream().received().size();
@@ -304,7 +308,7 @@ void end_failed_connection(const StreamReader& reader, const char* what) {
         throw;
     } catch (...) {
         const std::exception_ptr failure = std::current_exception();
-        get_running_loop().report([&] {
+        get_running_loop().tell([&] {
             return ExceptionContext{.message = what,
                                     .exception = failure,
                                     .details = {{"peer", reader.state().peername().text()}}};
@@ -323,9 +327,12 @@ Coro<> secure(StreamWriter writer, StreamState& stream, std::unique_ptr<TlsSessi
     try {
         co_await wait_for(IoAwaiter<Handshake>(&stream), handshake_timeout);
     } catch (const TimeoutError&) {
-        failure = std::make_exception_ptr(
-            TimeoutError("the TLS handshake with " + stream.peername().text() +
-                         " has not ended in time; see ssl_handshake_timeout"));
+        failure = std::current_exception();
+        if (stream.read_error() == nullptr) { // else a callback of the context's has thrown it
+            failure = std::make_exception_ptr(
+                TimeoutError("the TLS handshake with " + stream.peername().text() +
+                             " has not ended in time; see ssl_handshake_timeout"));
+        }
     } catch (...) {
         failure = std::current_exception();
     }
@@ -391,6 +398,7 @@ namespace {
 void refuse_start_tls(const detail::StreamState& stream) {
     if (stream.tls() != nullptr)
         throw RuntimeError("start_tls() on a connection that speaks TLS already");
+    if (stream.has_written_eof()) throw RuntimeError("start_tls() after write_eof()");
     if (stream.has_reader())
         throw RuntimeError("start_tls() while a coroutine waits for incoming data: end the read "
                            "before");

@@ -147,6 +147,29 @@ TEST(DatagramTransports, tell_errors_and_go_on) {
     });
 }
 
+TEST(DatagramTransports, may_send_again_when_they_are_told_of_an_error) {
+    struct Stubborn : Recorder {
+        int errors = 0;
+        void error_received(const std::system_error&) override {
+            if (++errors < 100'000) transport.sendto(std::string(70'000, 'x'), from);
+        }
+    };
+    asyncio::run([]() -> Coro<> {
+        const auto made = co_await asyncio::create_datagram_endpoint(
+            [] { return std::make_shared<Stubborn>(); }, on_loopback());
+        made.protocol->from = nobody();
+        made.transport.sendto(std::string(70'000, 'x'), made.protocol->from);
+        EXPECT_EQ(made.protocol->errors, 1) << "the second in a turn of its own";
+        while (made.protocol->errors < 1000) co_await sleep(0);
+        made.transport.abort();
+        co_await until(*made.protocol, 2);
+        EXPECT_EQ(made.protocol->log, (Log{"made", "lost null"}));
+        const int errors = made.protocol->errors;
+        co_await sleep(0);
+        EXPECT_EQ(made.protocol->errors, errors);
+    });
+}
+
 TEST(DatagramTransports, tell_where_it_was_sent_what_comes_back) {
     asyncio::run([]() -> Coro<> {
         const Address first = nobody();

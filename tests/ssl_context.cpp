@@ -115,6 +115,10 @@ TEST(SslContext, keeps_the_rules_between_its_settings) {
     EXPECT_EQ(context.options() & ssl::OP_NO_TICKET, ssl::OP_NO_TICKET);
     context.set_options(context.options() & ~ssl::OP_NO_TICKET);
     EXPECT_EQ(context.options() & ssl::OP_NO_TICKET, ssl::Options{});
+    EXPECT_EQ(
+        value_error([&] { context.set_options(context.options() & ~ssl::OP_NO_RENEGOTIATION); }),
+        "OP_NO_RENEGOTIATION cannot be taken away: a connection does not negotiate TLS anew, "
+        "which TLS 1.3 has done away with");
 
     EXPECT_EQ(value_error([&] { context.set_alpn_protocols({"h2", ""}); }),
               "ALPN protocols must be 1 to 255 in length");

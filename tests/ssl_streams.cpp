@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Streams over TLS: talks, upgrades, ends that are in order and such that are not, and what a
 // client is told of servers that it must not trust.
+#include "support/in_virtual_time.hpp"
 #include "support/reports.hpp"
 #include "support/sockets.hpp"
 #include "support/temporary_folder.hpp"
@@ -649,4 +650,38 @@ TEST(SslStreams, may_be_cancelled_at_every_await) {
         },
         asyncio::testing::CancelOptions().may_leave_tasks(true));
     EXPECT_GT(cancels, 5);
+}
+
+// Not taken for the time that the handshake may take.
+TEST(SslStreams, tell_a_timeout_that_the_servername_callback_throws_as_it_is) {
+    ssl::Context context = server_context();
+    context.set_servername_callback(
+        [](auto&, auto, auto&) { throw asyncio::TimeoutError("the list of hosts is slow"); });
+    std::string told;
+    asyncio::run([&]() -> Coro<> {
+        asyncio::get_running_loop().set_exception_handler(
+            [&](asyncio::EventLoop&, const asyncio::ExceptionContext& report) {
+                told += asyncio_test::text_of(report.exception);
+            });
+        auto server = co_await serve(context);
+        const auto result =
+            co_await as_result(connect(port_of(server), ConnectionOptions().ssl(client_context())));
+        EXPECT_NE(result.exception(), nullptr);
+        for (int i = 0; i < 1000 && told.empty(); ++i) co_await asyncio::sleep(1ms);
+        server.close();
+    });
+    EXPECT_EQ(told, "exception: the list of hosts is slow");
+}
+
+TEST(SslStreams, are_not_begun_after_the_end_of_our_side) {
+    asyncio::run([]() -> Coro<> {
+        auto both = asyncio::Socket::pair();
+        auto streams =
+            co_await asyncio::open_connection(ConnectionOptions().sock(std::move(both.first)));
+        streams.second.write_eof();
+        const ssl::Context context = client_context();
+        const auto options = asyncio::StartTlsOptions().server_hostname("localhost");
+        const auto result = co_await as_result(streams.second.start_tls(context, options));
+        EXPECT_TRUE(result.failed_with<asyncio::RuntimeError>());
+    });
 }

@@ -47,9 +47,9 @@ class DatagramOptions {
         local_ = address;
         return *this;
     }
-    // Whom it is connected to: it sends only there, receives only from there, and is told when
-    // nobody listens there. With allow_broadcast it is not connected, and only sends there unless
-    // told otherwise.
+    // Whom it is connected to: send() goes there, it receives only from there, and is told when
+    // nobody listens there. A DatagramTransport sends only there. With allow_broadcast it is not
+    // connected, and only sends there unless told otherwise.
     DatagramOptions& remote_addr(const Address& address) {
         remote_ = address;
         return *this;

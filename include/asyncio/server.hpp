@@ -59,7 +59,9 @@ class ASYNCIO_API ServerState : public ConnectionList, public Pooled {
     void add(Socket socket, std::string unix_path = {});
     void start_serving();
     void close() noexcept;
-    bool is_serving() const noexcept { return serving_; }
+    bool is_serving() const noexcept { return serving_ && !loop_->is_closed(); }
+    // Throws RuntimeError unless its loop is the one that runs.
+    void check_loop() const;
     bool is_closed() const noexcept { return closed_; }
     EventLoop& loop() const noexcept { return *loop_; }
     const ServerSettings& settings() const noexcept { return settings_; }

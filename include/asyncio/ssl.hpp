@@ -407,7 +407,8 @@ class ASYNCIO_API Context {
     SessionStats session_stats() const;
 
     Options options() const noexcept;
-    void set_options(Options options) noexcept;
+    // Throws ValueError if OP_NO_RENEGOTIATION is not among them.
+    void set_options(Options options);
 
     // The secrets of each connection are added to this file, by which Wireshark and others read
     // along; an empty path ends it. Throws std::system_error if it cannot be opened. For looking

@@ -119,8 +119,20 @@ class ASYNCIO_API StreamRead : public IoOperation {
     ~StreamRead() = default;
 
     enum class More : std::uint8_t { some, blocked, end };
-    // More into received(). Throws what reading has failed with.
-    More more(std::size_t at_least = 1) { return result_of(stream().fill(at_least)); }
+    // More into received(). Throws what reading has failed with. `blocked` also when others are to
+    // have their turn, since the peer is fast and so much has come in this one.
+    More more(std::size_t at_least = 1) {
+        constexpr std::size_t most_in_a_turn = std::size_t{512} * 1024;
+        if (in_this_turn_ >= most_in_a_turn) {
+            in_this_turn_ = 0;
+            put_off = true;
+            return More::blocked;
+        }
+        const std::size_t before = stream().received().size();
+        const More got = result_of(stream().fill(at_least));
+        in_this_turn_ = got == More::some ? in_this_turn_ + stream().received().size() - before : 0;
+        return got;
+    }
     More result_of(Connection::Got got) {
         switch (got) {
         case Connection::Got::data:
@@ -147,6 +159,8 @@ class ASYNCIO_API StreamRead : public IoOperation {
   private:
     [[noreturn]] ASYNCIO_COLD void throw_read_error() const;
     ASYNCIO_COLD void clean_up() noexcept;
+
+    std::size_t in_this_turn_ = 0; // in bytes
 };
 
 // Derived: read(), as attempt(); needs_data(), that it cannot be done without any; and read_now(),
@@ -431,7 +445,9 @@ class ASYNCIO_API WaitClosed final : public Waiter {
 // failure they throw it, a std::system_error or an ssl::Error. (asyncio.StreamReader)
 class ASYNCIO_API StreamReader {
   public:
-    StreamReader(const StreamReader& other) noexcept : state_(other.state_) { state_->retain(); }
+    StreamReader(const StreamReader& other) noexcept : state_(other.state_) {
+        if (state_ != nullptr) state_->retain();
+    }
     StreamReader(StreamReader&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
     StreamReader& operator=(StreamReader other) noexcept {
         std::swap(state_, other.state_);
@@ -515,6 +531,7 @@ class ASYNCIO_API StreamReader {
 class ASYNCIO_API StreamWriter {
   public:
     StreamWriter(const StreamWriter& other) noexcept : state_(other.state_) {
+        if (state_ == nullptr) return;
         state_->retain();
         state_->add_writer();
     }

@@ -178,13 +178,13 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
     // In await_suspend(). `way` is `direction`, for those that have only one.
     void begin(TaskBase& task, std::coroutine_handle<> frame, Direction way) noexcept {
         task_ = &task;
-        channel().io().refresh_budget();
-        if (put_off_) [[unlikely]] {
-            put_off_ = false;
-            wait_a_turn();
-        } else {
-            wait_for(way);
+        Io& io = channel().io();
+        if (&io.loop() != &task.loop()) [[unlikely]] {
+            refuse_other_loop(frame);
+            return;
         }
+        io.refresh_budget();
+        wait_on(way);
         task.suspend(frame, *this);
     }
     void begin(TaskBase& task, std::coroutine_handle<> frame) noexcept {
@@ -223,10 +223,18 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
     // In await_ready(): whether it is done, or has failed.
     bool is_ready() noexcept {
         if (channel().is_attached() && !channel().io().spend()) [[unlikely]] {
-            put_off_ = true;
+            put_off = true;
             return false;
         }
         return try_once();
+    }
+    void wait_on(Direction way) noexcept {
+        if (put_off) [[unlikely]] {
+            put_off = false;
+            wait_a_turn();
+        } else {
+            wait_for(way);
+        }
     }
     Channel& channel() const noexcept { return Channel::of(*edges_); }
     bool is_done() const noexcept { return outcome_ == Outcome::done; }
@@ -246,12 +254,14 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
     void run() override;
     void run_in_debug() override;
     [[noreturn]] ASYNCIO_COLD void throw_failure();
+    ASYNCIO_COLD void refuse_other_loop(std::coroutine_handle<> frame) noexcept;
     ASYNCIO_COLD void clean_up() noexcept;
 
     Outcome outcome_ = Outcome::fresh;
-    bool put_off_ = false; // the budget is spent
 
   protected:
+    // It is to go on in the next turn, and not to wait: the budget is spent.
+    bool put_off = false;
     // Which direction attempt() has found blocked. Default: to read.
     Direction direction = Direction::read;
     // For derived classes: it stands where others have to wait for it.

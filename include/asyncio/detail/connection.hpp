@@ -94,6 +94,8 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
         return true;
     }
     bool fill_now() {
+        if (has(reads_slowly)) [[unlikely]] // it may be lost, and have no io()
+            return false;
         char* block = io().take_block();
         std::size_t count = 0;
         if (!receive_now({block, Io::block_size}, count)) [[unlikely]] {
@@ -265,6 +267,7 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     void lose() noexcept;
     void loop_closed() noexcept override;
     void close_descriptor() noexcept;
+    void drop_unread() noexcept;
     // From the kernel. Requires: not `reads_slowly`.
     Got receive(std::span<char> into, std::size_t& count);
     // A call has given `result`, which is not positive: notes what follows from that.
@@ -301,6 +304,7 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     bool handshake_over_ = false; // of TLS, and it has not failed
     bool tls_may_have_more_ = true;
     std::uint8_t dropped_writes_ = 0;
+    bool tells_ = false; // of one of them
     ByteBuffer<Io> received_;
     ByteBuffer<Io> kept_;
     std::size_t high_water_ = 64 * 1024;
