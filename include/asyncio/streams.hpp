@@ -80,6 +80,21 @@ class ASYNCIO_API StreamState final : public Connection {
     // A read has to wait, and may: nothing is there, and nothing will be before an edge comes.
     bool must_wait_to_read() const noexcept { return is_without_data(reader_flag); }
 
+    // fill(), by which a read that wants much goes on and on if the peer is fast: so much in a
+    // turn.
+    Got fill_in_turn(std::size_t at_least) {
+        const std::size_t before = received().size();
+        const Got got = fill(at_least);
+        in_this_turn_ = got == Got::data ? in_this_turn_ + received().size() - before : 0;
+        return got;
+    }
+    bool has_had_its_turn() noexcept {
+        constexpr std::size_t most_in_a_turn = std::size_t{512} * 1024;
+        if (in_this_turn_ < most_in_a_turn) return false;
+        in_this_turn_ = 0;
+        return true;
+    }
+
   private:
     ~StreamState() override = default;
     void writing_resumed() override { wake_all(drain_waiters_); }
@@ -96,6 +111,7 @@ class ASYNCIO_API StreamState final : public Connection {
     static constexpr std::uint32_t reader_flag = 1U << first_of_stream;
 
     std::size_t limit_;
+    std::size_t in_this_turn_ = 0;
     std::uint32_t writers_ = 0;
     bool is_server_ = false;
     std::string host_;
@@ -122,16 +138,11 @@ class ASYNCIO_API StreamRead : public IoOperation {
     // More into received(). Throws what reading has failed with. `blocked` also when others are to
     // have their turn, since the peer is fast and so much has come in this one.
     More more(std::size_t at_least = 1) {
-        constexpr std::size_t most_in_a_turn = std::size_t{512} * 1024;
-        if (in_this_turn_ >= most_in_a_turn) {
-            in_this_turn_ = 0;
+        if (stream().has_had_its_turn()) {
             put_off = true;
             return More::blocked;
         }
-        const std::size_t before = stream().received().size();
-        const More got = result_of(stream().fill(at_least));
-        in_this_turn_ = got == More::some ? in_this_turn_ + stream().received().size() - before : 0;
-        return got;
+        return result_of(stream().fill_in_turn(at_least));
     }
     More result_of(Connection::Got got) {
         switch (got) {
@@ -159,8 +170,6 @@ class ASYNCIO_API StreamRead : public IoOperation {
   private:
     [[noreturn]] ASYNCIO_COLD void throw_read_error() const;
     ASYNCIO_COLD void clean_up() noexcept;
-
-    std::size_t in_this_turn_ = 0; // in bytes
 };
 
 // Derived: read(), as attempt(); needs_data(), that it cannot be done without any; and read_now(),
