@@ -172,8 +172,8 @@ TEST(FastPeer, does_not_hold_up_others) {
             delivered = 400;
             bool over = false;
             long turns = 0;
-            auto other = create_task([](const bool* ends, long* count) -> Coro<> {
-                for (; !*ends; ++*count) co_await sleep(0);
+            auto other = create_task([](const bool* is_over, long* count) -> Coro<> {
+                for (; !*is_over; ++*count) co_await sleep(0);
             }(&over, &turns));
             constexpr std::size_t size = std::size_t{12} << 20;
             std::size_t got = 0;
