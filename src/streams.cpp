@@ -389,8 +389,8 @@ void StreamReader::refuse_consume(std::size_t count) const {
 namespace {
 
 void refuse_start_tls(const detail::StreamState& stream) {
-    if (stream.tls() != nullptr)
-        throw RuntimeError("start_tls() on a connection that speaks TLS already");
+    if (stream.is_in_handshake())
+        throw RuntimeError("start_tls() while the handshake of TLS is under way: await it first");
     if (stream.has_reader())
         throw RuntimeError("start_tls() while a coroutine waits for incoming data: end the read "
                            "before");

@@ -140,8 +140,8 @@ Coro<Transport> create_accepted(std::shared_ptr<ProtocolFactory> factory,
 Coro<Transport> start_tls_with(Transport transport, AnyProtocol protocol,
                                std::shared_ptr<TlsContext> context, StartTlsOptions options) {
     TransportState& state = transport.state("start_tls");
-    if (state.tls() != nullptr)
-        throw RuntimeError("start_tls() on a transport that speaks TLS already");
+    if (state.is_in_handshake())
+        throw RuntimeError("start_tls() while the handshake of TLS is under way: await it first");
     if (state.is_closing()) throw RuntimeError("start_tls() on a transport that is closing");
     if (state.has_written_eof()) throw RuntimeError("start_tls() after write_eof()");
     if (!state.is_made()) throw RuntimeError("start_tls() before connection_made()");
