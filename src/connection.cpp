@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <asyncio/detail/connection.hpp>
 
+#include "stacked_tls.hpp"
 #include "uninterrupted.hpp"
 
 #include <algorithm>
@@ -507,7 +508,14 @@ void Connection::Sender::run() {
 
 void Connection::start_tls(std::unique_ptr<TlsSession> session, Delay shutdown_timeout) {
     session->feed(received_.view());
+    if (tls_ != nullptr) {
+        auto stacked = std::make_unique<StackedTls>(std::move(tls_), std::move(session));
+        if (is_attached()) io().warm_sessions().forget(stacked->outer());
+        session = std::move(stacked);
+    }
     tls_ = std::move(session);
+    handshake_over_ = false;
+    tls_may_have_more_ = true;
     set(reads_slowly | writes_slowly);
     shutdown_timeout_ = shutdown_timeout;
     consume(received_.size());
@@ -649,7 +657,11 @@ void Connection::Closer::run() {
     try {
         constexpr int most_in_a_turn = 16;
         for (int i = 0;; ++i) {
-            if (c.tls_->shutdown() != TlsSession::Status::want_input) break;
+            const TlsSession::Status status = c.tls_->shutdown();
+            c.send_unsent(); // TLS inside of TLS ends one after the other
+            if (c.finishing_) return;
+            if (status != TlsSession::Status::want_input || c.write_error_ != nullptr) break;
+            if (!c.unsent().empty()) c.sender_.wait();
             if (i == most_in_a_turn) { // a peer that sends on and on
                 c.retain();
                 wait_a_turn();

@@ -8,6 +8,13 @@
 #include <netinet/tcp.h>
 
 ASYNCIO_BEGIN_NAMESPACE
+
+ConnectionOptions::ConnectionOptions(const ConnectionOptions&) = default;
+ConnectionOptions::ConnectionOptions(ConnectionOptions&&) noexcept = default;
+ConnectionOptions& ConnectionOptions::operator=(const ConnectionOptions&) = default;
+ConnectionOptions& ConnectionOptions::operator=(ConnectionOptions&&) noexcept = default;
+ConnectionOptions::~ConnectionOptions() = default;
+
 namespace detail {
 namespace {
 
@@ -27,7 +34,16 @@ void check_tls_options(const ConnectionOptions& options) {
     if (options.tls() != nullptr) return;
     if (options.server_hostname().has_value())
         throw ValueError("server_hostname is only meaningful with ssl");
+    if (options.ssl_session() != nullptr)
+        throw ValueError("ssl_session is only meaningful with ssl");
     options.tls_timeouts().refuse();
+}
+
+void check_server_options(const StartTlsOptions& options) {
+    if (options.server_hostname().has_value())
+        throw ValueError("server_hostname is only meaningful with a client's side of TLS");
+    if (options.ssl_session() != nullptr)
+        throw ValueError("ssl_session is only meaningful with a client's side of TLS");
 }
 
 Coro<Connecting> connect_to(std::string host, std::uint16_t port, ConnectionOptions options) {

@@ -370,8 +370,8 @@ Coro<Streams> streams_of(Connecting connected, ConnectionOptions options) {
     StreamWriter writer(stream);
     stream->connected_to(connected.host);
     if (options.tls() != nullptr) {
-        std::unique_ptr<TlsSession> session =
-            options.tls()->client(options.server_hostname().value_or(connected.host));
+        std::unique_ptr<TlsSession> session = options.tls()->client(
+            options.server_hostname().value_or(connected.host), options.ssl_session().get());
         co_await secure(writer, *stream, std::move(session), options.handshake_timeout(),
                         options.shutdown_timeout());
     }
@@ -396,8 +396,8 @@ void StreamReader::refuse_consume(std::size_t count) const {
 namespace {
 
 void refuse_start_tls(const detail::StreamState& stream) {
-    if (stream.tls() != nullptr)
-        throw RuntimeError("start_tls() on a connection that speaks TLS already");
+    if (stream.is_in_handshake())
+        throw RuntimeError("start_tls() while the handshake of TLS is under way: await it first");
     if (stream.has_written_eof()) throw RuntimeError("start_tls() after write_eof()");
     if (stream.has_reader())
         throw RuntimeError("start_tls() while a coroutine waits for incoming data: end the read "
@@ -412,11 +412,11 @@ Coro<> StreamWriter::start_tls_with(StreamWriter writer,
     detail::StreamState& stream = *writer.state_;
     refuse_start_tls(stream);
     const bool is_server = options.server_side().value_or(stream.is_server());
-    if (is_server && options.server_hostname().has_value())
-        throw ValueError("server_hostname is only meaningful with a client's side of TLS");
+    if (is_server) detail::check_server_options(options);
     std::unique_ptr<detail::TlsSession> session =
         is_server ? context->server()
-                  : context->client(options.server_hostname().value_or(stream.host()));
+                  : context->client(options.server_hostname().value_or(stream.host()),
+                                    options.ssl_session().get());
     co_await writer.drain();
     refuse_start_tls(stream); // once more: others ran meanwhile
     co_await detail::secure(writer, stream, std::move(session), options.handshake_timeout(),

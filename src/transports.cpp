@@ -42,7 +42,8 @@ Coro<Transport> begin_transport(std::shared_ptr<ProtocolFactory> factory, Connec
     if (options.tls() != nullptr) {
         session = is_server
                       ? options.tls()->server()
-                      : options.tls()->client(options.server_hostname().value_or(connected.host));
+                      : options.tls()->client(options.server_hostname().value_or(connected.host),
+                                              options.ssl_session().get());
     }
     send_without_delay(connected.socket.fileno(), connected.peer);
     TransportState& state = new_transport(loop, connected.socket.detach(), connected.peer,
@@ -128,6 +129,8 @@ Coro<Transport> create_accepted(std::shared_ptr<ProtocolFactory> factory,
     if (!socket->is_open() || socket->type() != SOCK_STREAM)
         throw ValueError("A Stream Socket was expected");
     if (options.tls() == nullptr) options.tls_timeouts().refuse();
+    if (options.ssl_session() != nullptr)
+        throw ValueError("ssl_session is only meaningful with a client's side of TLS");
     const Address peer = socket->getpeername();
     Connecting connected(std::move(*socket), peer, std::string());
     co_return co_await begin_transport(std::move(factory), std::move(connected), std::move(options),
@@ -137,17 +140,17 @@ Coro<Transport> create_accepted(std::shared_ptr<ProtocolFactory> factory,
 Coro<Transport> start_tls_with(Transport transport, AnyProtocol protocol,
                                std::shared_ptr<TlsContext> context, StartTlsOptions options) {
     TransportState& state = transport.state("start_tls");
-    if (state.tls() != nullptr)
-        throw RuntimeError("start_tls() on a transport that speaks TLS already");
+    if (state.is_in_handshake())
+        throw RuntimeError("start_tls() while the handshake of TLS is under way: await it first");
     if (state.is_closing()) throw RuntimeError("start_tls() on a transport that is closing");
     if (state.has_written_eof()) throw RuntimeError("start_tls() after write_eof()");
     if (!state.is_made()) throw RuntimeError("start_tls() before connection_made()");
     const bool is_server = options.server_side().value_or(state.is_server());
-    if (is_server && options.server_hostname().has_value())
-        throw ValueError("server_hostname is only meaningful with a client's side of TLS");
+    if (is_server) check_server_options(options);
     std::unique_ptr<TlsSession> session =
         is_server ? context->server()
-                  : context->client(options.server_hostname().value_or(state.host()));
+                  : context->client(options.server_hostname().value_or(state.host()),
+                                    options.ssl_session().get());
     session->feed(options.received());
     Arrival arrival(state);
     state.upgrade(std::move(session), options.handshake_timeout(), options.shutdown_timeout(),

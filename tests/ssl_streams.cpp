@@ -563,17 +563,8 @@ TEST(SslStreams, are_many_at_once_and_take_lists_of_pieces) {
     });
 }
 
-TEST(SslStreams, are_not_upgraded_twice_nor_while_somebody_reads) {
+TEST(SslStreams, are_not_upgraded_while_somebody_reads) {
     asyncio::run([]() -> Coro<> {
-        auto server = co_await serve(server_context());
-        auto [reader, writer] = co_await connect(port_of(server), trusting());
-        const auto twice = co_await as_result(writer.start_tls(client_context()));
-        EXPECT_EQ(what_of(twice), "start_tls() on a connection that speaks TLS already");
-        writer.close();
-        co_await writer.wait_closed();
-        server.close();
-        co_await server.wait_closed();
-
         auto plain = co_await asyncio::start_server(echo, "127.0.0.1", 0);
         auto [from, to] = co_await asyncio::open_connection("127.0.0.1", port_of(plain));
         auto reading = create_task([](StreamReader it) -> Coro<std::string> {
@@ -617,6 +608,97 @@ TEST(SslStreams, whose_upgrade_is_cancelled_or_takes_too_long_are_aborted) {
         EXPECT_TRUE(other.second.is_closing());
         server.close();
         co_await server.wait_closed(); // both are gone
+    });
+}
+
+namespace {
+
+// The session of a connection that has read something, which is when TLS 1.3 has one.
+Coro<ssl::Session> session_with(std::uint16_t port, ConnectionOptions options, bool expected) {
+    auto [reader, writer] = co_await connect(port, options);
+    writer.write("x");
+    co_await reader.readexactly(1);
+    const ssl::Object* object = writer.get_extra_info(asyncio::ssl_object);
+    EXPECT_EQ(object->session_reused(), expected) << object->version();
+    ssl::Session session = object->session();
+    writer.close();
+    co_await writer.wait_closed();
+    co_return session;
+}
+
+} // namespace
+
+TEST(SslStreams, resume_a_session_that_is_given) {
+    for (const ssl::TLSVersion version : {ssl::TLSVersion::TLSv1_2, ssl::TLSVersion::TLSv1_3}) {
+        Reports reports; // clients that are refused hang up
+        asyncio::run([&]() -> Coro<> {
+            reports.watch(asyncio::get_running_loop());
+            auto server = co_await serve(server_context());
+            ssl::Context context = client_context();
+            context.set_maximum_version(version);
+            ConnectionOptions options;
+            options.ssl(context).ssl_session(ssl::Session()); // none
+            ssl::Session session = co_await session_with(port_of(server), options, false);
+            EXPECT_TRUE(session);
+            options.ssl_session(session);
+            session = co_await session_with(port_of(server), options, true);
+
+            options.ssl(client_context());
+            auto task = create_task(connect(port_of(server), options));
+            const auto foreign = co_await as_result(task);
+            EXPECT_TRUE(foreign.failed_with<asyncio::ValueError>());
+            EXPECT_EQ(what_of(foreign), "Session refers to a different SSLContext.");
+            options.ssl(context).server_hostname("localhost");
+            auto other = create_task(connect(port_of(server), options));
+            const auto elsewhere = co_await as_result(other);
+            EXPECT_EQ(what_of(elsewhere), "the session is one with '127.0.0.1', and cannot be "
+                                          "resumed with 'localhost'");
+            server.close();
+            co_await server.wait_closed();
+        });
+    }
+}
+
+TEST(SslStreams, resume_a_session_when_they_are_upgraded) {
+    Reports reports;
+    asyncio::run([&]() -> Coro<> {
+        reports.watch(asyncio::get_running_loop());
+        const ssl::Context serving = server_context();
+        const auto upgrading = [&](StreamReader reader, StreamWriter writer) -> Coro<> {
+            co_await writer.start_tls(serving);
+            co_await echo(reader, writer);
+        };
+        auto server = co_await asyncio::start_server(upgrading, "127.0.0.1", 0);
+        const ssl::Context context = client_context();
+        asyncio::StartTlsOptions options;
+        for (const bool expected : {false, true}) {
+            auto [reader, writer] = co_await asyncio::open_connection("127.0.0.1", port_of(server));
+            co_await writer.start_tls(context, options);
+            writer.write("x");
+            co_await reader.readexactly(1);
+            const ssl::Object* object = writer.get_extra_info(asyncio::ssl_object);
+            EXPECT_EQ(object->session_reused(), expected);
+            options.ssl_session(object->session());
+            writer.close();
+            co_await writer.wait_closed();
+        }
+        // Which is nothing of a server's, nor of a connection without TLS.
+        auto [reader, writer] = co_await asyncio::open_connection("127.0.0.1", port_of(server));
+        auto as_server = options;
+        as_server.server_side(true);
+        const auto refused = co_await as_result(writer.start_tls(serving, as_server));
+        EXPECT_TRUE(refused.failed_with<asyncio::ValueError>());
+        EXPECT_EQ(what_of(refused), "ssl_session is only meaningful with a client's side of TLS");
+        writer.close();
+        ConnectionOptions plain;
+        plain.ssl_session(*options.ssl_session());
+        auto task = create_task(connect(port_of(server), plain));
+        const auto without = co_await as_result(task);
+        EXPECT_TRUE(without.failed_with<asyncio::ValueError>());
+        EXPECT_EQ(what_of(without), "ssl_session is only meaningful with ssl");
+        server.close();
+        server.abort_clients();
+        co_await server.wait_closed();
     });
 }
 

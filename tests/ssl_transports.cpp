@@ -432,6 +432,37 @@ TEST(SslTransports, are_upgraded_with_a_protocol_of_buffers_and_change_it_for_an
     });
 }
 
+TEST(SslTransports, resume_a_session_that_is_given) {
+    asyncio::run([]() -> Coro<> {
+        const auto factory = [] { return std::make_unique<Echo>(); };
+        auto server = co_await asyncio::create_server(factory, "127.0.0.1", 0,
+                                                      ServerOptions().ssl(server_context()));
+        const std::uint16_t port = server.sockets().at(0).port();
+        ConnectionOptions options;
+        options.ssl(client_context());
+        for (const bool expected : {false, true}) {
+            auto created =
+                co_await asyncio::create_connection(recorder, "127.0.0.1", port, options);
+            auto& [transport, protocol] = created;
+            transport.write("x");
+            co_await until([&] { return protocol->received == "x"; });
+            const ssl::Object* object = transport.get_extra_info(asyncio::ssl_object);
+            EXPECT_EQ(object->session_reused(), expected);
+            options.ssl_session(object->session());
+            transport.close();
+            co_await until([&] { return protocol->is_lost(); });
+        }
+        auto sockets = asyncio::Socket::pair();
+        options.ssl(server_context());
+        auto task = asyncio::create_task(
+            asyncio::connect_accepted_socket(recorder, std::move(sockets.first), options));
+        auto refused = co_await asyncio::as_result(task);
+        EXPECT_TRUE(refused.failed_with<asyncio::ValueError>());
+        server.close();
+        co_await server.wait_closed();
+    });
+}
+
 TEST(SslTransports, that_fail_to_be_upgraded_are_lost) {
     asyncio::run([]() -> Coro<> {
         auto ends = co_await asyncio_test::connected<Recorder>();

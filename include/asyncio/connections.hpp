@@ -14,6 +14,7 @@
 #include <asyncio/detail/tls.hpp>
 #include <asyncio/sockets.hpp>
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,8 +25,16 @@
 ASYNCIO_BEGIN_NAMESPACE
 
 // How open_connection() and create_connection() connect. Chained setters.
-class ConnectionOptions {
+class ASYNCIO_API ConnectionOptions {
   public:
+    ConnectionOptions() noexcept = default;
+    // Out of line: inlined, they make GCC 12 warn of members that are not initialized.
+    ConnectionOptions(const ConnectionOptions& other);
+    ConnectionOptions(ConnectionOptions&& other) noexcept;
+    ConnectionOptions& operator=(const ConnectionOptions& other);
+    ConnectionOptions& operator=(ConnectionOptions&& other) noexcept;
+    ~ConnectionOptions();
+
     // Of streams: the limit of the reader. Default: 64 KiB. Throws ValueError for 0.
     ConnectionOptions& limit(std::size_t limit) {
         limit_ = detail::checked_limit(limit);
@@ -82,6 +91,14 @@ class ConnectionOptions {
         server_hostname_ = std::move(name);
         return *this;
     }
+    // An ssl::Session that an earlier connection by the same context to the same name has had,
+    // which is resumed if the server agrees: Object::session_reused() tells. The call throws
+    // ValueError if it is another context's or host's, and without ssl(). An empty one is none.
+    template <std::same_as<ssl::Session> Session>
+    ConnectionOptions& ssl_session(const Session& session) {
+        ssl_session_ = session ? std::make_shared<const Session>(session) : nullptr;
+        return *this;
+    }
     // Default: 60 s and 30 s. Throw ValueError unless it is positive; and so does the call without
     // ssl().
     ConnectionOptions& ssl_handshake_timeout(Delay timeout) {
@@ -107,6 +124,7 @@ class ConnectionOptions {
     bool all_errors() const noexcept { return all_errors_; }
     const std::shared_ptr<detail::TlsContext>& tls() const noexcept { return tls_; }
     const std::optional<std::string>& server_hostname() const noexcept { return server_hostname_; }
+    const std::shared_ptr<const ssl::Session>& ssl_session() const noexcept { return ssl_session_; }
     const detail::TlsTimeouts& tls_timeouts() const noexcept { return tls_timeouts_; }
     Delay handshake_timeout() const noexcept { return tls_timeouts_.handshake(); }
     Delay shutdown_timeout() const noexcept { return tls_timeouts_.shutdown(); }
@@ -122,6 +140,7 @@ class ConnectionOptions {
     std::optional<int> interleave_;
     bool all_errors_ = false;
     std::shared_ptr<detail::TlsContext> tls_;
+    std::shared_ptr<const ssl::Session> ssl_session_;
     std::optional<std::string> server_hostname_;
     detail::TlsTimeouts tls_timeouts_;
 };
@@ -137,6 +156,13 @@ class StartTlsOptions {
     // This side is the server of TLS. Default: whether start_server() made the connection.
     StartTlsOptions& server_side(bool on) noexcept {
         server_side_ = on;
+        return *this;
+    }
+    // Of a client: what ConnectionOptions::ssl_session() is. The call throws ValueError on a
+    // server's side.
+    template <std::same_as<ssl::Session> Session>
+    StartTlsOptions& ssl_session(const Session& session) {
+        ssl_session_ = session ? std::make_shared<const Session>(session) : nullptr;
         return *this;
     }
     // Default: 60 s. Throws ValueError unless it is positive.
@@ -160,6 +186,7 @@ class StartTlsOptions {
     // For the library.
     const std::optional<std::string>& server_hostname() const noexcept { return server_hostname_; }
     const std::optional<bool>& server_side() const noexcept { return server_side_; }
+    const std::shared_ptr<const ssl::Session>& ssl_session() const noexcept { return ssl_session_; }
     const std::string& received() const noexcept { return received_; }
     Delay handshake_timeout() const noexcept { return tls_timeouts_.handshake(); }
     Delay shutdown_timeout() const noexcept { return tls_timeouts_.shutdown(); }
@@ -168,6 +195,7 @@ class StartTlsOptions {
     std::optional<std::string> server_hostname_;
     std::optional<bool> server_side_;
     std::string received_;
+    std::shared_ptr<const ssl::Session> ssl_session_;
     detail::TlsTimeouts tls_timeouts_;
 };
 
@@ -188,6 +216,8 @@ ASYNCIO_API void check_tls_options(const ConnectionOptions& options);
 ASYNCIO_API Coro<Connecting> connect_to(std::string host, std::uint16_t port,
                                         ConnectionOptions options);
 ASYNCIO_API Coro<Connecting> connect_to_unix(std::string path, ConnectionOptions options);
+// Of what only a client has: throws ValueError.
+ASYNCIO_API void check_server_options(const StartTlsOptions& options);
 // Of the caller's socket.
 ASYNCIO_API Connecting connected_socket(const ConnectionOptions& options);
 

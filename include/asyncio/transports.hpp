@@ -305,7 +305,8 @@ ASYNCIO_CORO_WRAPPER Coro<Server> create_unix_server(F&& factory, std::string pa
 // now. What was written before goes out first. Call pause_reading() when the plain text is over,
 // so that nothing of TLS is taken for it. Throws ssl::Error, with what failed and for which host,
 // and TimeoutError; after a failure, or a cancel, the transport is aborted. Throws RuntimeError if
-// it is closing, if write_eof() was called, or if it speaks TLS already. (loop.start_tls)
+// it is closing, if write_eof() was called, or while a handshake is under way. If the connection
+// speaks TLS already, the new one is spoken inside of it. (loop.start_tls)
 template <detail::ProtocolClass P, class Context>
     requires requires(const Context& context) { context.tls(); }
 ASYNCIO_CORO_WRAPPER Coro<Transport> start_tls(const Transport& transport,

@@ -185,6 +185,70 @@ TEST(PeersPython, server_of_ours_upgrades) {
     });
 }
 
+// An HTTPS proxy of Python's, and what we speak through it: TLS inside of TLS.
+TEST(PeersPython, passes_on_our_tls_inside_of_its_own) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        const Certificates certificates;
+        auto server = co_await start(script + "server" + as_server(certificates));
+        const std::uint16_t target = co_await port_of(*server);
+        auto proxy = co_await start(script + "proxy" + as_server(certificates));
+        const std::uint16_t port = co_await port_of(*proxy);
+        const ssl::Context context = certificates.client();
+        asyncio::ConnectionOptions options;
+        options.ssl(context);
+        auto streams = co_await asyncio::open_connection("127.0.0.1", port, options);
+        auto& [reader, writer] = streams;
+        writer.write("CONNECT 127.0.0.1:" + std::to_string(target) + " HTTP/1.1\r\n\r\n");
+        const std::string answer = co_await reader.readuntil("\r\n\r\n");
+        EXPECT_EQ(answer, "HTTP/1.1 200 OK\r\n\r\n");
+        asyncio::StartTlsOptions inner;
+        inner.server_hostname("localhost");
+        co_await writer.start_tls(context, inner);
+        EXPECT_EQ(writer.get_extra_info(asyncio::ssl_object)->server_hostname(), "localhost");
+        co_await expect_echo(reader, writer, mebibyte);
+        writer.close();
+        co_await writer.wait_closed();
+        const std::string line = co_await server->out().readline();
+        EXPECT_EQ(line, "ended after 1048576\n");
+        const std::string closed = co_await proxy->out().readline();
+        EXPECT_EQ(closed, "tunnel closed\n");
+        const std::string status = co_await server->end();
+        EXPECT_EQ(status, "exited with 0") << server->errors();
+        const std::string proxy_status = co_await proxy->end();
+        EXPECT_EQ(proxy_status, "exited with 0") << proxy->errors();
+    });
+}
+
+// The other way round: a client of Python's that does so, and both ends of TLS are ours.
+TEST(PeersPython, client_of_ours_in_tls_inside_of_tls) {
+    ASYNCIO_NEED_PYTHON;
+    run_limited([]() -> Coro<> {
+        const Certificates certificates;
+        const ssl::Context context = certificates.server();
+        auto ends = std::make_shared<Ends>();
+        const auto handler = [&](StreamReader reader, StreamWriter writer) -> Coro<> {
+            const std::string request = co_await reader.readuntil("\r\n\r\n");
+            EXPECT_EQ(request, "CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n");
+            writer.write("HTTP/1.1 200 OK\r\n\r\n");
+            co_await writer.start_tls(context);
+            co_await echo(reader, writer, ends);
+        };
+        auto server = co_await asyncio::start_server(handler, "127.0.0.1", 0,
+                                                     asyncio::ServerOptions().ssl(context));
+        auto python =
+            co_await start(script + "client --port 1 --proxy " +
+                           std::to_string(server.sockets().at(0).port()) + as_client(certificates));
+        const std::string end = co_await ends->all.get();
+        EXPECT_EQ(end, "end after 1048576");
+        const std::string status = co_await python->end();
+        EXPECT_EQ(status, "exited with 0") << python->errors();
+        EXPECT_EQ(python->rest(), "right, TLSv1.3\n");
+        server.close();
+        co_await server.wait_closed();
+    });
+}
+
 TEST(PeersPython, client_of_ours_resets) {
     ASYNCIO_NEED_PYTHON;
     run_limited([]() -> Coro<> {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Python's asyncio streams, as the other end of a test: streams.py client|server ..."""
+"""Python's asyncio streams, as the other end of a test: streams.py client|server|proxy ..."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ import struct
 import sys
 
 parser = argparse.ArgumentParser()
-parser.add_argument("role", choices=("client", "server"))
+parser.add_argument("role", choices=("client", "server", "proxy"))
 parser.add_argument("--port", type=int, default=0)
 parser.add_argument("--unix")
 parser.add_argument("--size", type=int, default=1 << 20)
@@ -18,6 +18,7 @@ parser.add_argument("--cafile")  # a client's, with TLS
 parser.add_argument("--cert")  # a server's, with TLS
 parser.add_argument("--key")
 parser.add_argument("--upgrade", action="store_true")  # TLS begins after plain text
+parser.add_argument("--proxy", type=int)  # a client's: TLS inside of the TLS with this one
 parser.add_argument("--reset", action="store_true")  # ends what it has begun by a reset
 arguments = parser.parse_args()
 
@@ -39,6 +40,12 @@ async def client():
     options = {} if plain else {"ssl": context, "server_hostname": "localhost"}
     if arguments.unix:
         reader, writer = await asyncio.open_unix_connection(arguments.unix, **options)
+    elif arguments.proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", arguments.proxy, **options)
+        writer.write(f"CONNECT 127.0.0.1:{arguments.port} HTTP/1.1\r\n\r\n".encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        await writer.start_tls(context, server_hostname="localhost")
     else:
         reader, writer = await asyncio.open_connection("127.0.0.1", arguments.port, **options)
     if arguments.upgrade:
@@ -92,6 +99,30 @@ async def serve(reader, writer):
         writer.close()
 
 
+async def pass_on(reader, writer):
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+# An HTTPS proxy: the outer TLS ends here, and what is inside is passed on.
+async def tunnel(reader, writer):
+    try:
+        request = await reader.readuntil(b"\r\n\r\n")
+        method, target, _ = request.split(b" ", 2)
+        assert method == b"CONNECT", request
+        host, port = target.decode().split(":")
+        there_reader, there_writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.gather(pass_on(reader, there_writer), pass_on(there_reader, writer))
+        await writer.wait_closed()
+        say("tunnel closed")
+    except Exception as error:
+        say(f"failed: {type(error).__name__}: {error}")
+        writer.close()
+
+
 def server_context():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(arguments.cert, arguments.key)
@@ -104,7 +135,8 @@ async def server():
         await asyncio.start_unix_server(serve, arguments.unix, ssl=context)
         say("listening")
     else:
-        server = await asyncio.start_server(serve, "127.0.0.1", arguments.port, ssl=context)
+        handler = tunnel if arguments.role == "proxy" else serve
+        server = await asyncio.start_server(handler, "127.0.0.1", arguments.port, ssl=context)
         say(f"port {server.sockets[0].getsockname()[1]}")
     # Until the test ends its input.
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

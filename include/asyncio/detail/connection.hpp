@@ -170,11 +170,13 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     // --- TLS ---
 
     // From now on everything goes through the session, beginning with what was received already and
-    // nobody has read. What is kept unsent still goes out before, as it is.
+    // nobody has read. What is kept unsent still goes out before, as it is. If the connection
+    // speaks TLS already, this is spoken inside of it. Requires: no handshake is under way.
     void start_tls(std::unique_ptr<TlsSession> session, Delay shutdown_timeout);
     // Goes on with the handshake. data: it is done.
     Got handshake();
     TlsSession* tls() const noexcept { return tls_.get(); }
+    bool is_in_handshake() const noexcept { return tls_ != nullptr && !handshake_over_; }
 
     // --- about it ---
 
