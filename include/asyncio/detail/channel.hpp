@@ -266,6 +266,12 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
     Direction direction = Direction::read;
     // For derived classes: it stands where others have to wait for it.
     bool has_place = false;
+
+  private:
+    // With those before it and two of ChannelWaiter's these are eight bytes, which one store makes.
+    [[maybe_unused]] bool filler_[2] = {false, false};
+
+  protected:
     TaskBase* task_; // set once the task has waited
 
   private:

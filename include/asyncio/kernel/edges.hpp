@@ -55,7 +55,7 @@ class ASYNCIO_API ChannelWaiter : public Operation {
     // While linked; Runnable::next_link is the next one then. Of the first: the last.
     ChannelWaiter* previous_;
     State state_ = idle;
-    Direction direction_; // while linked
+    Direction direction_ = Direction::read; // while linked
 };
 
 struct Edges {
