@@ -112,7 +112,9 @@ TEST(PeersCurl, gets_a_reply_over_tls_and_at_a_path) {
         }
         // Whom it does not trust it does not ask; our side is told of that.
         Report report(asyncio::get_running_loop());
-        auto refusing = co_await start("curl --silent --noproxy * https://127.0.0.1:" + port);
+        const asyncio_test::Authority other;
+        auto refusing = co_await start("curl --silent --noproxy * --cacert " + other.file() +
+                                       " https://127.0.0.1:" + port);
         const std::string text = co_await report.text();
         EXPECT_NE(text.find("unknown ca"), std::string::npos) << text;
         const std::string status = co_await refusing->end();
