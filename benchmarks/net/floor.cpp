@@ -41,7 +41,7 @@ Mode mode = Mode::echo;
 int poll;
 int listener;
 SSL_CTX* tls;
-char buffer[room]; // one for all: what is read is sent at once, or else kept
+char buffer[room + 256]; // one for all: what is read is sent at once, or else kept
 
 [[noreturn]] void fail(const char* what) {
     std::perror(what);
@@ -126,8 +126,10 @@ void ready(Connection* connection) {
     if (mode == Mode::source) {
         watch(connection, EPOLLOUT);
         while (true) {
-            // The next byte is always the one after the last that the kernel took.
-            const ssize_t sent = send(connection, buffer + (connection->moved & 0xff), room - 256);
+            // The next byte is always the one after the last that the kernel took. As much at once
+            // as the others send: what fits into one segment (65,483 bytes here) takes half the
+            // time.
+            const ssize_t sent = send(connection, buffer + (connection->moved & 0xff), room);
             if (sent < 0) break;
             connection->moved += static_cast<std::uint64_t>(sent);
         }
@@ -189,7 +191,8 @@ void print_port(int socket) {
 }
 
 [[noreturn]] void serve() {
-    for (std::size_t i = 0; i < room; ++i) buffer[i] = static_cast<char>(i); // what a source sends
+    for (std::size_t i = 0; i < sizeof buffer; ++i)
+        buffer[i] = static_cast<char>(i); // what a source sends
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (listener < 0) fail("socket");
     bind_to_free_port(listener);
