@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The traces are CPython's.
 #include <asyncio/asyncio.hpp>
-#include <asyncio/testing/cancel_everywhere.hpp>
 
 #include "support/in_virtual_time.hpp"
 #include "support/turns.hpp"
@@ -21,11 +20,9 @@ using asyncio::Coro;
 using asyncio::create_future;
 using asyncio::create_task;
 using asyncio::sleep;
-using asyncio::testing::cancel_everywhere;
 using asyncio_test::in_virtual_time;
 using asyncio_test::Log;
 using asyncio_test::thrown_by;
-using Token = asyncio::testing::LeakToken;
 using asyncio_test::Trace;
 using asyncio_test::trace_of;
 
@@ -215,22 +212,4 @@ TEST(AsCompleted, can_be_dropped_and_is_over_at_once_without_tasks) {
         EXPECT_EQ(text, "a");
         EXPECT_TRUE(asyncio::get_running_loop().core().timers.empty());
     });
-}
-
-TEST(CancelEverywhere, as_completed) {
-    EXPECT_GE(cancel_everywhere(
-                  [](Token token) -> Coro<> {
-                      const auto child = [](Token kept, int seconds) -> Coro<> {
-                          co_await sleep(seconds);
-                          EXPECT_GT(kept.use_count(), 0);
-                      };
-                      std::vector<asyncio::Task<>> tasks;
-                      tasks.push_back(create_task(child, token, 1));
-                      tasks.push_back(create_task(child, token, 1));
-                      tasks.push_back(create_task(child, token, 3));
-                      auto ended = as_completed(tasks, 9s);
-                      while (auto task = co_await ended.next()) EXPECT_TRUE(task->done());
-                  },
-                  asyncio::testing::CancelOptions().may_leave_tasks(true)),
-              4);
 }

@@ -10,14 +10,25 @@
 #include <vector>
 
 using namespace std::chrono_literals;
+using asyncio::as_completed;
 using asyncio::as_result;
+using asyncio::CancelledError;
 using asyncio::Coro;
 using asyncio::create_future;
 using asyncio::create_task;
+using asyncio::ExceptionGroup;
 using asyncio::gather;
 using asyncio::get_running_loop;
+using asyncio::shield;
 using asyncio::sleep;
+using asyncio::task_group;
+using asyncio::TaskGroup;
+using asyncio::timeout;
+using asyncio::Timeout;
 using asyncio::try_finally;
+using asyncio::ValueError;
+using asyncio::wait;
+using asyncio::wait_for;
 using asyncio::testing::cancel_everywhere;
 using asyncio::testing::CancelFailure;
 using asyncio::testing::CancelOptions;
@@ -35,6 +46,12 @@ Coro<int> nested(Token token, int depth) {
     if (depth == 0) co_return co_await leaf(token, 1);
     const int below = co_await nested(token, depth - 1);
     co_return below + 1;
+}
+
+Coro<> naps(Token token, int seconds) {
+    co_await sleep(seconds);
+    co_await sleep(0);
+    EXPECT_GT(token.use_count(), 0);
 }
 
 } // namespace
@@ -214,6 +231,94 @@ TEST(CancelEverywhere, a_body_that_swallows_the_cancel_and_goes_on) {
                   },
                   CancelOptions().may_catch(true)),
               9);
+}
+
+TEST(CancelEverywhere, as_completed) {
+    EXPECT_GE(cancel_everywhere(
+                  [](Token token) -> Coro<> {
+                      std::vector<asyncio::Task<>> tasks;
+                      tasks.push_back(create_task(naps, token, 1));
+                      tasks.push_back(create_task(naps, token, 1));
+                      tasks.push_back(create_task(naps, token, 3));
+                      auto ended = as_completed(tasks, 9s);
+                      while (auto task = co_await ended.next()) EXPECT_TRUE(task->done());
+                  },
+                  left_tasks_end),
+              4);
+}
+
+TEST(CancelEverywhere, shield) {
+    EXPECT_GE(cancel_everywhere(
+                  [](Token token) -> Coro<> {
+                      co_await shield(naps(token, 1));
+                      auto task = create_task(naps, token, 2);
+                      co_await asyncio::wait_for(shield(task), 5s);
+                  },
+                  left_tasks_end),
+              6);
+}
+
+TEST(CancelEverywhere, task_groups) {
+    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
+                  co_await task_group([&](TaskGroup& group) -> Coro<> {
+                      const Token local = token;
+                      group.create_task(naps, token, 1);
+                      group.create_task(naps, token, 3);
+                      co_await sleep(2s);
+                      co_await task_group([&](TaskGroup& inner) -> Coro<> {
+                          inner.create_task(naps, token, 4);
+                          co_return;
+                      });
+                  });
+                  const auto result = co_await as_result(task_group([&](TaskGroup& g) -> Coro<> {
+                      g.create_task(naps, token, 5);
+                      co_await sleep(1s);
+                      throw ValueError("x");
+                  }));
+                  if (result.failed_with<CancelledError>()) throw CancelledError();
+                  EXPECT_TRUE(result.failed_with<ExceptionGroup>());
+              }),
+              10);
+}
+
+TEST(CancelEverywhere, timeouts) {
+    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
+                  const Token local = token;
+                  co_await timeout(3s, [&](Timeout& limit) -> Coro<> {
+                      const Token inner = local;
+                      co_await sleep(1s);
+                      limit.reschedule(get_running_loop().time() + 5s);
+                      co_await sleep(0);
+                      co_await wait_for(sleep(1s), 2s);
+                  });
+                  const auto late = co_await as_result(timeout(1s, [&] { return naps(token, 5); }));
+                  if (late.failed_with<CancelledError>()) throw CancelledError();
+                  const auto at_once =
+                      co_await as_result(timeout(0, [&] { return naps(token, 5); }));
+                  if (at_once.failed_with<CancelledError>()) throw CancelledError();
+                  const auto none = co_await as_result(wait_for(naps(token, 5), 0));
+                  if (none.failed_with<CancelledError>()) throw CancelledError();
+                  auto task = create_task(naps, token, 5);
+                  const auto other = co_await as_result(wait_for(task, 1s));
+                  if (other.failed_with<CancelledError>()) throw CancelledError();
+              }),
+              8);
+}
+
+TEST(CancelEverywhere, wait) {
+    EXPECT_GE(cancel_everywhere(
+                  [](Token token) -> Coro<> {
+                      std::vector<asyncio::Task<>> tasks;
+                      tasks.push_back(create_task(naps, token, 1));
+                      tasks.push_back(create_task(naps, token, 1));
+                      tasks.push_back(create_task(naps, token, 3));
+                      const auto first = co_await wait(tasks, asyncio::FIRST_COMPLETED, 5s);
+                      EXPECT_GE(first.done.size(), 1U);
+                      co_await wait(tasks, asyncio::ALL_COMPLETED, 1s);
+                      co_await wait(tasks);
+                  },
+                  left_tasks_end),
+              6);
 }
 
 // --- the harness itself: it must see what is wrong ---

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The traces are CPython's.
 #include <asyncio/asyncio.hpp>
-#include <asyncio/testing/cancel_everywhere.hpp>
 
 #include "support/in_virtual_time.hpp"
 #include "support/turns.hpp"
@@ -23,12 +22,10 @@ using asyncio::get_running_loop;
 using asyncio::shield;
 using asyncio::sleep;
 using asyncio::ValueError;
-using asyncio::testing::cancel_everywhere;
 using asyncio_test::in_virtual_time;
 using asyncio_test::Log;
 using asyncio_test::Reports;
 using asyncio_test::text_of;
-using Token = asyncio::testing::LeakToken;
 using asyncio_test::Trace;
 using asyncio_test::trace_of;
 
@@ -281,19 +278,4 @@ TEST(Shield, of_a_loop_that_closes_goes_with_it) {
     loop->run_forever();
     loop.reset();
     EXPECT_FALSE(outer.done());
-}
-
-TEST(CancelEverywhere, shield) {
-    EXPECT_GE(cancel_everywhere(
-                  [](Token token) -> Coro<> {
-                      const auto child = [](Token kept, int seconds) -> Coro<> {
-                          co_await sleep(seconds);
-                          EXPECT_GT(kept.use_count(), 0);
-                      };
-                      co_await shield(child(token, 1));
-                      auto task = create_task(child, token, 2);
-                      co_await asyncio::wait_for(shield(task), 5s);
-                  },
-                  asyncio::testing::CancelOptions().may_leave_tasks(true)),
-              6);
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // task_group and TaskGroup. The traces are CPython's.
 #include <asyncio/asyncio.hpp>
-#include <asyncio/testing/cancel_everywhere.hpp>
 
 #include "support/in_virtual_time.hpp"
 #include "support/turns.hpp"
@@ -28,13 +27,11 @@ using asyncio::task_group;
 using asyncio::TaskGroup;
 using asyncio::TaskOptions;
 using asyncio::ValueError;
-using asyncio::testing::cancel_everywhere;
 using asyncio_test::in_virtual_time;
 using asyncio_test::Log;
 using asyncio_test::Reports;
 using asyncio_test::text_of;
 using asyncio_test::thrown_by;
-using Token = asyncio::testing::LeakToken;
 using asyncio_test::Trace;
 using asyncio_test::trace_of;
 
@@ -821,32 +818,4 @@ TEST(TaskGroup, cancels_a_task_that_is_being_made_when_another_fails) {
         EXPECT_TRUE(cancelled);
         EXPECT_EQ(end, group_of("ValueError: made"));
     });
-}
-
-TEST(CancelEverywhere, task_groups) {
-    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
-                  const auto child = [](Token kept, int seconds) -> Coro<> {
-                      co_await sleep(seconds);
-                      co_await sleep(0);
-                      EXPECT_GT(kept.use_count(), 0);
-                  };
-                  co_await task_group([&](TaskGroup& group) -> Coro<> {
-                      const Token local = token;
-                      group.create_task(child, token, 1);
-                      group.create_task(child, token, 3);
-                      co_await sleep(2s);
-                      co_await task_group([&](TaskGroup& inner) -> Coro<> {
-                          inner.create_task(child, token, 4);
-                          co_return;
-                      });
-                  });
-                  const auto result = co_await as_result(task_group([&](TaskGroup& g) -> Coro<> {
-                      g.create_task(child, token, 5);
-                      co_await sleep(1s);
-                      throw ValueError("x");
-                  }));
-                  if (result.failed_with<CancelledError>()) throw CancelledError();
-                  EXPECT_TRUE(result.failed_with<ExceptionGroup>());
-              }),
-              10);
 }

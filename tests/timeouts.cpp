@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // timeout, timeout_at, Timeout and wait_for. The traces are CPython's.
 #include <asyncio/asyncio.hpp>
-#include <asyncio/testing/cancel_everywhere.hpp>
 
 #include "support/in_virtual_time.hpp"
 #include "support/turns.hpp"
@@ -30,12 +29,10 @@ using asyncio::Timeout;
 using asyncio::timeout_at;
 using asyncio::TimeoutError;
 using asyncio::wait_for;
-using asyncio::testing::cancel_everywhere;
 using asyncio_test::in_virtual_time;
 using asyncio_test::Log;
 using asyncio_test::Reports;
 using asyncio_test::thrown_by;
-using Token = asyncio::testing::LeakToken;
 using asyncio_test::Trace;
 using asyncio_test::trace_of;
 using asyncio_test::Turns;
@@ -862,27 +859,4 @@ TEST(WaitFor, of_a_shield_leaves_what_is_behind_it_alone) {
         const std::string word = co_await wait_for(asyncio::shield(task), std::nullopt);
         EXPECT_EQ(word, "done");
     });
-}
-
-TEST(CancelEverywhere, timeouts) {
-    EXPECT_GE(cancel_everywhere([](Token token) -> Coro<> {
-                  const Token local = token;
-                  co_await timeout(3s, [&](Timeout& limit) -> Coro<> {
-                      const Token inner = local;
-                      co_await sleep(1s);
-                      limit.reschedule(get_running_loop().time() + 5s);
-                      co_await sleep(0);
-                      co_await wait_for(sleep(1s), 2s);
-                  });
-                  const auto late = co_await as_result(timeout(1s, [] { return nap(5); }));
-                  if (late.failed_with<CancelledError>()) throw CancelledError();
-                  const auto at_once = co_await as_result(timeout(0, [] { return nap(5); }));
-                  if (at_once.failed_with<CancelledError>()) throw CancelledError();
-                  const auto none = co_await as_result(wait_for(nap(5), 0));
-                  if (none.failed_with<CancelledError>()) throw CancelledError();
-                  auto task = create_task(nap, 5);
-                  const auto other = co_await as_result(wait_for(task, 1s));
-                  if (other.failed_with<CancelledError>()) throw CancelledError();
-              }),
-              8);
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The traces are CPython's.
 #include <asyncio/asyncio.hpp>
-#include <asyncio/testing/cancel_everywhere.hpp>
 
 #include "support/in_virtual_time.hpp"
 #include "support/turns.hpp"
@@ -23,11 +22,9 @@ using asyncio::get_running_loop;
 using asyncio::sleep;
 using asyncio::ValueError;
 using asyncio::wait;
-using asyncio::testing::cancel_everywhere;
 using asyncio_test::in_virtual_time;
 using asyncio_test::Log;
 using asyncio_test::Reports;
-using Token = asyncio::testing::LeakToken;
 using asyncio_test::Trace;
 using asyncio_test::trace_of;
 
@@ -242,24 +239,4 @@ TEST(Wait, of_a_loop_that_closes_goes_with_it) {
     }
     loop.reset();
     EXPECT_EQ(token.use_count(), 1);
-}
-
-TEST(CancelEverywhere, wait) {
-    EXPECT_GE(cancel_everywhere(
-                  [](Token token) -> Coro<> {
-                      const auto child = [](Token kept, int seconds) -> Coro<> {
-                          co_await sleep(seconds);
-                          EXPECT_GT(kept.use_count(), 0);
-                      };
-                      std::vector<asyncio::Task<>> tasks;
-                      tasks.push_back(create_task(child, token, 1));
-                      tasks.push_back(create_task(child, token, 1));
-                      tasks.push_back(create_task(child, token, 3));
-                      const auto first = co_await wait(tasks, asyncio::FIRST_COMPLETED, 5s);
-                      EXPECT_GE(first.done.size(), 1U);
-                      co_await wait(tasks, asyncio::ALL_COMPLETED, 1s);
-                      co_await wait(tasks);
-                  },
-                  asyncio::testing::CancelOptions().may_leave_tasks(true)),
-              6);
 }
