@@ -25,6 +25,14 @@ std::string printable(std::string text) {
                      "' is not a numeric IPv4 or IPv6 address: look names up with getaddrinfo()");
 }
 
+std::uint16_t checked_port(int port) {
+    const auto checked = static_cast<std::uint16_t>(port);
+    if (checked != port) {
+        throw ValueError("a port is a number from 0 to 65535, and not " + std::to_string(port));
+    }
+    return checked;
+}
+
 // A number, or the name of an interface; 0 if it is neither.
 std::uint32_t scope_of(const std::string& text) {
     std::uint32_t number = 0;
@@ -35,7 +43,8 @@ std::uint32_t scope_of(const std::string& text) {
 
 } // namespace
 
-Address::Address(std::string_view host, std::uint16_t port) : Address() {
+Address::Address(std::string_view host, int port) : Address() {
+    const in_port_t in_network_order = htons(checked_port(port));
     if (host.find('\0') != std::string_view::npos) throw_not_numeric(host);
     const std::size_t percent = host.find('%');
     const std::string number(host.substr(0, percent));
@@ -43,7 +52,7 @@ Address::Address(std::string_view host, std::uint16_t port) : Address() {
         percent == std::string_view::npos && ::inet_pton(AF_INET, number.c_str(), &v4) == 1) {
         ipv4_ = sockaddr_in{};
         ipv4_.sin_family = AF_INET;
-        ipv4_.sin_port = htons(port);
+        ipv4_.sin_port = in_network_order;
         ipv4_.sin_addr = v4;
         size_ = sizeof(sockaddr_in);
         return;
@@ -52,7 +61,7 @@ Address::Address(std::string_view host, std::uint16_t port) : Address() {
     if (::inet_pton(AF_INET6, number.c_str(), &v6) != 1) throw_not_numeric(host);
     ipv6_ = sockaddr_in6{};
     ipv6_.sin6_family = AF_INET6;
-    ipv6_.sin6_port = htons(port);
+    ipv6_.sin6_port = in_network_order;
     ipv6_.sin6_addr = v6;
     size_ = sizeof(sockaddr_in6);
     if (percent != std::string_view::npos) {
@@ -107,10 +116,11 @@ std::uint16_t Address::port() const noexcept {
     return family() == AF_INET6 ? ntohs(ipv6_.sin6_port) : std::uint16_t{0};
 }
 
-Address Address::with_port(std::uint16_t port) const noexcept {
+Address Address::with_port(int port) const {
+    const in_port_t in_network_order = htons(checked_port(port));
     Address other = *this;
-    if (family() == AF_INET) other.ipv4_.sin_port = htons(port);
-    if (family() == AF_INET6) other.ipv6_.sin6_port = htons(port);
+    if (family() == AF_INET) other.ipv4_.sin_port = in_network_order;
+    if (family() == AF_INET6) other.ipv6_.sin6_port = in_network_order;
     return other;
 }
 

@@ -156,15 +156,19 @@ void IoOperation::refuse_second_await() noexcept {
     }
 }
 
-// In its own loop nobody would run it while this one does, and it would wait for ever.
-void IoOperation::refuse_other_loop(std::coroutine_handle<> frame) noexcept {
-    put_off = false;
+std::exception_ptr of_another_loop() noexcept {
     try {
         throw RuntimeError("a connection or socket of another event loop is awaited: it stays in "
                            "the loop in which it was made");
     } catch (...) {
-        set_failed(std::current_exception());
+        return std::current_exception(); // or std::bad_alloc
     }
+}
+
+// In its own loop nobody would run it while this one does, and it would wait for ever.
+void IoOperation::refuse_other_loop(std::coroutine_handle<> frame) noexcept {
+    put_off = false;
+    set_failed(of_another_loop());
     task_->yield(frame);
 }
 

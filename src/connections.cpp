@@ -46,7 +46,7 @@ void check_server_options(const StartTlsOptions& options) {
         throw ValueError("ssl_session is only meaningful with a client's side of TLS");
 }
 
-Coro<Connecting> connect_to(std::string host, std::uint16_t port, ConnectionOptions options) {
+Coro<Connecting> connect_to(std::string host, int port, ConnectionOptions options) {
     if (options.sock() != nullptr)
         throw ValueError("host/port and sock can not be specified at the same time");
     check_tls_options(options);

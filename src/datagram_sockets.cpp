@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: MIT
 // The sockets of datagrams: how they are made, and the options that only they have.
 #include <asyncio/datagrams.hpp>
+#include <asyncio/dns.hpp>
 
 #include "uninterrupted.hpp"
 
 #include <cerrno>
 #include <charconv>
+#include <exception>
+#include <memory>
 #include <net/if.h>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <sys/stat.h>
+#include <system_error>
+#include <utility>
+#include <vector>
 
 ASYNCIO_BEGIN_NAMESPACE
 namespace detail {
@@ -43,8 +50,7 @@ int family_of(const DatagramOptions& options) {
     return family;
 }
 
-} // namespace
-
+// Of addresses, not of hosts.
 Socket make_datagram_socket(const DatagramOptions& options) {
     Socket socket(family_of(options), SOCK_DGRAM);
     if (options.ipv6_only()) {
@@ -70,6 +76,59 @@ Socket make_datagram_socket(const DatagramOptions& options) {
         socket.state("connect").peer = *remote;
     }
     return socket;
+}
+
+// The addresses of a host; or the one that was given, or none.
+Coro<std::vector<std::optional<Address>>>
+addresses_of(std::shared_ptr<const DatagramOptions::HostAndPort> host,
+             std::optional<Address> address, GetAddrInfoOptions lookup) {
+    std::vector<std::optional<Address>> addresses;
+    if (host == nullptr) {
+        addresses.push_back(address);
+        co_return addresses;
+    }
+    const auto found = co_await getaddrinfo(host->host, host->port, lookup);
+    for (const AddressInfo& one : found) addresses.emplace_back(one.address);
+    co_return addresses;
+}
+
+// What works first. (loop.create_datagram_endpoint)
+OpenedDatagramSocket first_socket_of(const std::vector<std::optional<Address>>& locals,
+                                     const std::vector<std::optional<Address>>& remotes,
+                                     DatagramOptions options) {
+    std::exception_ptr first_failure;
+    for (const auto& remote : remotes) {
+        for (const auto& local : locals) {
+            if (remote && local && remote->family() != local->family()) continue;
+            if (remote) options.remote_addr(*remote);
+            if (local) options.local_addr(*local);
+            try {
+                return OpenedDatagramSocket(make_datagram_socket(options),
+                                            remote.value_or(Address()));
+            } catch (const std::system_error&) {
+                if (first_failure == nullptr) first_failure = std::current_exception();
+            }
+        }
+    }
+    if (first_failure != nullptr) std::rethrow_exception(first_failure);
+    throw ValueError("can not get address information: local_addr and remote_addr have no address "
+                     "of the same family");
+}
+
+} // namespace
+
+Coro<OpenedDatagramSocket> open_datagram_socket(DatagramOptions options) {
+    if (options.local_host() == nullptr && options.remote_host() == nullptr) {
+        co_return OpenedDatagramSocket(make_datagram_socket(options),
+                                       options.remote_addr().value_or(Address()));
+    }
+    GetAddrInfoOptions lookup;
+    lookup.family(options.family()).type(SOCK_DGRAM);
+    const auto remotes =
+        co_await addresses_of(options.remote_host(), options.remote_addr(), lookup);
+    lookup.flags(AI_PASSIVE);
+    const auto locals = co_await addresses_of(options.local_host(), options.local_addr(), lookup);
+    co_return first_socket_of(locals, remotes, std::move(options));
 }
 
 void check_datagram_socket(const Socket& socket) {

@@ -298,8 +298,8 @@ DatagramSendMany::Attempt DatagramSendMany::attempt() {
 
 Coro<DatagramEndpoint> open_datagram_endpoint(DatagramOptions options) {
     const bool connected = !options.allow_broadcast();
-    co_return DatagramEndpoint(detail::make_datagram_socket(options),
-                               connected ? Address() : options.remote_addr().value_or(Address()));
+    detail::OpenedDatagramSocket opened = co_await detail::open_datagram_socket(std::move(options));
+    co_return DatagramEndpoint(std::move(opened.socket), connected ? Address() : opened.remote);
 }
 
 ASYNCIO_END_NAMESPACE

@@ -358,6 +358,7 @@ bool is_number(std::string_view text) noexcept {
 
 std::string AddressLookup::text() const {
     std::string text = "getaddrinfo for ";
+    if (host_.empty() && service_.empty()) return text + "neither a host nor a service";
     if (!host_.empty()) text += "'" + host_ + "'";
     if (service_.empty() || (is_number(service_) && !host_.empty())) return text;
     return text + (host_.empty() ? "" : ", ") + "service '" + service_ + "'";

@@ -331,10 +331,20 @@ Socket bound_socket(const ServerSettings& settings, const Address& address) {
     return socket;
 }
 
+// In debug mode, as asyncio does.
+void tell_of_skipped(EventLoop& loop, const Address& address, const std::exception_ptr& why) {
+    if (!loop.get_debug()) return;
+    loop.tell([&] {
+        return ExceptionContext{.message = "a server does not listen on " + address.text() +
+                                           ", which this machine does not have",
+                                .exception = why};
+    });
+}
+
 } // namespace
 
 // NOLINTNEXTLINE(cppcoreguidelines-avoid-reference-coroutine-parameters): who awaits it holds it
-Coro<> bind_server(ServerState& server, std::vector<std::string> hosts, std::uint16_t port) {
+Coro<> bind_server(ServerState& server, std::vector<std::string> hosts, int port) {
     const ServerSettings& settings = server.settings();
     std::vector<Address> addresses;
     for (const std::string& host : hosts) {
@@ -364,6 +374,7 @@ Coro<> bind_server(ServerState& server, std::vector<std::string> hosts, std::uin
                 error.code() != std::errc::address_not_available)
                 throw;
             unsupported = std::current_exception();
+            tell_of_skipped(server.loop(), address, unsupported);
         }
     }
     if (bound == 0) std::rethrow_exception(unsupported);
@@ -407,7 +418,7 @@ Coro<> begin_serving(Server server) {
 
 } // namespace
 
-Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts, std::uint16_t port,
+Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts, int port,
                             std::shared_ptr<Socket> sock) {
     ServerState& state = server.state();
     check_tls_settings(state.settings());

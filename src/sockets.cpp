@@ -304,6 +304,9 @@ SockConnect::Attempt SockConnect::attempt() {
         throw_system_error(error, std::string(name) + " to " + address_.text());
     };
     if (!begun_) {
+        // Of a socket of datagrams it ends the connection; of others it would do nothing.
+        if (address_.family() == AF_UNSPEC && socket().type() != SOCK_DGRAM)
+            throw ValueError("sock_connect to no address: Address() is none");
         was_attached_ = socket().is_attached();
         socket().forget_hangup();
         if (table.connect(socket().descriptor(), address_.data(), address_.size()) == 0) {

@@ -222,6 +222,7 @@ IoOperation::Attempt Handshake::attempt() {
 }
 
 std::exception_ptr DrainWait::end() {
+    if (was_refused()) return of_another_loop();
     if (std::exception_ptr failed = leave("StreamWriter")) return failed;
     return is_cancel_due() ? take_cancelled() : nullptr;
 }
@@ -273,6 +274,7 @@ Result<void> Drain::take_result() {
 
 std::exception_ptr WaitClosed::failure() {
     if (has_waited()) {
+        if (was_refused()) return of_another_loop();
         if (std::exception_ptr failed = leave("StreamWriter")) return failed;
         if (is_cancel_due()) return take_cancelled();
     }
@@ -428,7 +430,7 @@ Coro<Streams> open_connection(ConnectionOptions options) {
     co_return co_await detail::streams_of(std::move(connected), std::move(options));
 }
 
-Coro<Streams> open_connection(std::string host, std::uint16_t port, ConnectionOptions options) {
+Coro<Streams> open_connection(std::string host, int port, ConnectionOptions options) {
     detail::Connecting connected = co_await detail::connect_to(std::move(host), port, options);
     co_return co_await detail::streams_of(std::move(connected), std::move(options));
 }

@@ -103,8 +103,8 @@ class ProtocolServer final : public ServerState {
 
 } // namespace
 
-Coro<Transport> create_by_host(std::shared_ptr<ProtocolFactory> factory, std::string host,
-                               std::uint16_t port, ConnectionOptions options) {
+Coro<Transport> create_by_host(std::shared_ptr<ProtocolFactory> factory, std::string host, int port,
+                               ConnectionOptions options) {
     Connecting connected = co_await connect_to(std::move(host), port, options);
     co_return co_await begin_transport(std::move(factory), std::move(connected), std::move(options),
                                        false);
@@ -160,7 +160,7 @@ Coro<Transport> start_tls_with(Transport transport, AnyProtocol protocol,
 }
 
 Coro<Server> serve_protocols_at_hosts(std::shared_ptr<ProtocolFactory> factory,
-                                      std::vector<std::string> hosts, std::uint16_t port,
+                                      std::vector<std::string> hosts, int port,
                                       ServerOptions options) {
     const Server server(new ProtocolServer(get_running_loop(), options, std::move(factory)));
     co_return co_await bind_and_start(server, std::move(hosts), port, options.sock());

@@ -6,6 +6,7 @@
 #include "support/in_virtual_time.hpp"
 
 #include <arpa/inet.h>
+#include <climits>
 #include <cstddef>
 #include <cstring>
 #include <net/if.h>
@@ -197,6 +198,15 @@ TEST(Address, can_be_had_with_another_port) {
     EXPECT_EQ(Address("fe80::1%3", 1).with_port(2), Address("fe80::1%3", 2));
     EXPECT_EQ(Address::unix_path("/a").with_port(2), Address::unix_path("/a"));
     EXPECT_EQ(Address().with_port(2), Address());
+}
+
+TEST(Address, is_refused_a_port_that_is_none) {
+    for (const int port : {-1, 65536, 70000, INT_MIN}) {
+        const std::string expected =
+            "ValueError: a port is a number from 0 to 65535, and not " + std::to_string(port);
+        EXPECT_EQ(thrown_by([&] { return Address("127.0.0.1", port); }), expected);
+        EXPECT_EQ(thrown_by([&] { return Address("::1", 1).with_port(port); }), expected);
+    }
 }
 
 TEST(Address, is_equal_only_to_the_same_one) {

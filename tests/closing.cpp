@@ -227,6 +227,12 @@ TEST(Streams, of_another_loop_are_refused_in_place_of_waiting_for_ever) {
         EXPECT_EQ(text, refused);
         text = co_await failure_of(asyncio::wait_for(ends.reader.peek(), 5s));
         EXPECT_EQ(text, refused);
+        while (ends.writer.get_write_buffer_size() == 0)
+            ends.writer.write(std::string(std::size_t{1} << 20, 'x'));
+        text = co_await failure_of(asyncio::wait_for(ends.writer.drain(), 5s));
+        EXPECT_EQ(text, refused);
+        text = co_await failure_of(asyncio::wait_for(ends.writer.wait_closed(), 5s));
+        EXPECT_EQ(text, refused);
     });
     // It is none the worse for it.
     theirs.run([&]() -> Coro<> {

@@ -9,6 +9,7 @@
 #include <array>
 #include <chrono>
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -486,6 +487,60 @@ TEST(Datagrams, refuse_options_that_contradict_each_other) {
     EXPECT_EQ(opened(DatagramOptions().local_addr(socket.getsockname())),
               "exception: bind to " + socket.getsockname().text() + ": Address already in use");
     EXPECT_EQ(opened(DatagramOptions().family(AF_INET)), "nothing");
+}
+
+TEST(Datagrams, go_to_hosts_that_are_looked_up) {
+    asyncio::run([]() -> Coro<> {
+        DatagramEndpoint server = co_await open_datagram_endpoint(
+            DatagramOptions().local_addr("localhost", 0).family(AF_INET));
+        EXPECT_EQ(server.sockname().host(), "127.0.0.1");
+        const int port = server.sockname().port();
+        // Of the remote addresses, which may begin with one of IPv6, that of the local one's
+        // family.
+        DatagramEndpoint client = co_await open_datagram_endpoint(
+            DatagramOptions().local_addr(Address("127.0.0.1", 0)).remote_addr("localhost", port));
+        EXPECT_EQ(client.peername(), server.sockname());
+        co_await client.send("hello");
+        const ReceivedFrom got = co_await server.recvfrom();
+        EXPECT_EQ(got.data, "hello");
+        EXPECT_EQ(got.address, client.sockname());
+
+        // What is bound to every interface, by an empty host.
+        DatagramEndpoint everywhere =
+            co_await open_datagram_endpoint(DatagramOptions().local_addr("", 0).family(AF_INET));
+        EXPECT_EQ(everywhere.sockname().host(), "0.0.0.0");
+
+        auto created = co_await asyncio::create_datagram_endpoint(
+            [] { return std::make_shared<asyncio::DatagramProtocol>(); },
+            DatagramOptions().remote_addr("127.0.0.1", port));
+        EXPECT_EQ(created.transport.peername(), server.sockname());
+        created.transport.sendto("by callbacks");
+        const ReceivedFrom second = co_await server.recvfrom();
+        EXPECT_EQ(second.data, "by callbacks");
+        created.transport.close();
+    });
+}
+
+TEST(Datagrams, to_hosts_that_cannot_be_had_say_so) {
+    const auto opened = [](const DatagramOptions& options) {
+        return thrown_by([&] { return asyncio::run(open_datagram_endpoint(options)).is_closed(); });
+    };
+    EXPECT_EQ(opened(DatagramOptions().remote_addr("nope.invalid", 1)).substr(0, 40),
+              "exception: getaddrinfo for 'nope.invalid");
+    EXPECT_EQ(opened(DatagramOptions().remote_addr("127.0.0.1", 65536)),
+              "ValueError: a port is a number from 0 to 65535, and not 65536");
+    EXPECT_EQ(opened(on_loopback().remote_addr("::1", 1)),
+              "ValueError: can not get address information: local_addr and remote_addr have no "
+              "address of the same family");
+    // The first failure of several.
+    Socket taken(AF_INET, SOCK_DGRAM);
+    taken.bind(Address("127.0.0.1", 0));
+    EXPECT_EQ(opened(DatagramOptions().local_addr("127.0.0.1", taken.getsockname().port())),
+              "exception: bind to " + taken.getsockname().text() + ": Address already in use");
+    // The last that was said counts.
+    EXPECT_EQ(
+        opened(DatagramOptions().local_addr("nope.invalid", 1).local_addr(Address("127.0.0.1", 0))),
+        "nothing");
 }
 
 TEST(Datagrams, share_a_port_if_both_ask_for_it) {

@@ -101,6 +101,36 @@ TEST(Server, listens_on_several_hosts_and_shares_a_port_that_was_drawn) {
     });
 }
 
+TEST(Server, tells_in_debug_mode_of_an_address_that_this_machine_does_not_have) {
+    for (const bool debug : {false, true}) {
+        Reports reports;
+        asyncio::run(asyncio::RunOptions().debug(debug), [&]() -> Coro<> {
+            reports.watch(get_running_loop());
+            const std::vector<std::string> hosts = {"192.0.2.1", "127.0.0.1"};
+            auto server = co_await start_server(echo, hosts, 0);
+            EXPECT_EQ(server.sockets().size(), 1U);
+            get_running_loop().set_exception_handler(nullptr);
+        });
+        EXPECT_EQ(reports.count("a server does not listen on 192.0.2.1:0, which this machine does "
+                                "not have"),
+                  debug ? 1U : 0U);
+    }
+}
+
+TEST(Server, refuses_a_port_that_is_none) {
+    asyncio::run([]() -> Coro<> {
+        const std::string none = "ValueError: a port is a number from 0 to 65535, and not 65536";
+        std::string text = co_await failure_of(start_server(echo, "127.0.0.1", 65536));
+        EXPECT_EQ(text, none);
+        text = co_await failure_of(asyncio::open_connection("127.0.0.1", 65536));
+        EXPECT_EQ(text, none);
+        ConnectionOptions options;
+        options.local_addr("127.0.0.1", 65536);
+        text = co_await failure_of(asyncio::open_connection("127.0.0.1", 1, options));
+        EXPECT_EQ(text, none);
+    });
+}
+
 TEST(Server, an_empty_host_is_every_interface_of_both_families) {
     asyncio::run([]() -> Coro<> {
         auto server = co_await start_server(echo, "", 0);

@@ -495,6 +495,21 @@ TEST(Sockets, of_nothing_and_closed_ones_say_so) {
     });
 }
 
+TEST(Sockets, are_not_connected_to_no_address) {
+    asyncio::run([]() -> Coro<> {
+        Socket stream(AF_INET, SOCK_STREAM);
+        const auto refused = co_await asyncio::as_result(asyncio::sock_connect(stream, Address()));
+        EXPECT_EQ(asyncio_test::text_of(refused.exception()),
+                  "ValueError: sock_connect to no address: Address() is none");
+        // One of datagrams is not connected any more.
+        Socket datagrams(AF_INET, SOCK_DGRAM);
+        co_await asyncio::sock_connect(datagrams, Address("127.0.0.1", 9));
+        EXPECT_EQ(datagrams.getpeername(), Address("127.0.0.1", 9));
+        co_await asyncio::sock_connect(datagrams, Address());
+        EXPECT_THROW(datagrams.getpeername(), std::system_error);
+    });
+}
+
 // The kernel does not know the peer of a socket that was reset any more.
 TEST(Sockets, say_who_has_reset_them) {
     asyncio::run([]() -> Coro<> {

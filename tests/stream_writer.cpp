@@ -97,10 +97,12 @@ TEST(StreamWriter, writelines_sends_all_pieces_in_order) {
         ends.writer.writelines(std::vector<std::string>{"a", "", "bc", "d"});
         ends.writer.writelines(std::vector<std::string>{});
         ends.writer.writelines(std::vector<std::string>{"", ""});
+        const std::string e = "e";
+        ends.writer.writelines({e, "f", ""});
         const std::array<asyncio::ReadableBytes, 2> pieces{"e", "f"};
         ends.writer.writelines(pieces);
         std::vector<std::string> many;
-        std::string expected = "abcdef";
+        std::string expected = "abcdefef";
         for (int i = 0; i < 200; ++i) {
             many.push_back(std::to_string(i));
             expected += many.back();

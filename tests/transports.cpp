@@ -532,6 +532,28 @@ TEST(Transports, close_and_abort_in_every_callback) {
     });
 }
 
+TEST(Transports, of_a_factory_that_closes_its_server_go_on) {
+    asyncio::run([]() -> Coro<> {
+        std::optional<Server> server;
+        const auto factory = [&] {
+            server->close();
+            server.reset();
+            return std::make_shared<Echo>();
+        };
+        auto started = co_await asyncio::create_server(factory, "127.0.0.1", 0);
+        const int port = started.sockets().at(0).port();
+        server.emplace(std::move(started));
+        auto streams = co_await asyncio::open_connection("127.0.0.1", port);
+        streams.second.write("x");
+        const std::string answer = co_await streams.first.readexactly(1);
+        EXPECT_EQ(answer, "x");
+        EXPECT_FALSE(server.has_value());
+        const auto refused =
+            co_await asyncio::as_result(asyncio::open_connection("127.0.0.1", port));
+        EXPECT_FALSE(refused) << "nobody listens any more";
+    });
+}
+
 TEST(Transports, close_their_server_from_a_callback) {
     asyncio::run([]() -> Coro<> {
         struct Closing : Recorder {

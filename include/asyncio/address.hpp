@@ -26,8 +26,9 @@ class ASYNCIO_API Address {
     // Of no family: what an unbound Unix socket has.
     Address() noexcept : any_{} {}
     // An IPv4 or IPv6 address, in numbers; of IPv6 with its scope after a %, as a name of an
-    // interface or a number. Throws ValueError for anything else.
-    Address(std::string_view host, std::uint16_t port);
+    // interface or a number. Throws ValueError for anything else, and for a port that is none: 0 to
+    // 65,535.
+    Address(std::string_view host, int port);
     // A Unix socket in the file system; or, where it begins with a zero byte, an abstract name.
     // Throws ValueError if it is empty or longer than 107 bytes.
     static Address unix_path(std::string_view path);
@@ -40,8 +41,8 @@ class ASYNCIO_API Address {
     std::string host() const;
     // 0 for other families than IPv4 and IPv6.
     std::uint16_t port() const noexcept;
-    // The same address with another port.
-    Address with_port(std::uint16_t port) const noexcept;
+    // The same address with another port. Throws ValueError as above.
+    Address with_port(int port) const;
     // Of IPv6: the number of the interface that a link-local address is meant on; else 0.
     std::uint32_t scope_id() const noexcept {
         return family() == AF_INET6 ? ipv6_.sin6_scope_id : 0;

@@ -56,7 +56,7 @@ class ASYNCIO_API ConnectionOptions {
         return *this;
     }
     // Binds to this host and port first.
-    ConnectionOptions& local_addr(std::string host, std::uint16_t port = 0) {
+    ConnectionOptions& local_addr(std::string host, int port = 0) {
         local_host_ = std::move(host);
         local_port_ = port;
         return *this;
@@ -116,7 +116,7 @@ class ASYNCIO_API ConnectionOptions {
     int flags() const noexcept { return flags_; }
     const std::shared_ptr<Socket>& sock() const noexcept { return sock_; }
     const std::optional<std::string>& local_host() const noexcept { return local_host_; }
-    std::uint16_t local_port() const noexcept { return local_port_; }
+    int local_port() const noexcept { return local_port_; }
     const std::optional<Delay>& happy_eyeballs_delay() const noexcept {
         return happy_eyeballs_delay_;
     }
@@ -135,7 +135,7 @@ class ASYNCIO_API ConnectionOptions {
     int flags_ = 0;
     std::shared_ptr<Socket> sock_;
     std::optional<std::string> local_host_;
-    std::uint16_t local_port_ = 0;
+    int local_port_ = 0;
     std::optional<Delay> happy_eyeballs_delay_;
     std::optional<int> interleave_;
     bool all_errors_ = false;
@@ -213,8 +213,7 @@ struct Connecting {
 
 // Each checks the options first, and throws ValueError if they contradict each other.
 ASYNCIO_API void check_tls_options(const ConnectionOptions& options);
-ASYNCIO_API Coro<Connecting> connect_to(std::string host, std::uint16_t port,
-                                        ConnectionOptions options);
+ASYNCIO_API Coro<Connecting> connect_to(std::string host, int port, ConnectionOptions options);
 ASYNCIO_API Coro<Connecting> connect_to_unix(std::string path, ConnectionOptions options);
 // Of what only a client has: throws ValueError.
 ASYNCIO_API void check_server_options(const StartTlsOptions& options);

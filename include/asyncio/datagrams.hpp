@@ -41,10 +41,24 @@ ASYNCIO_BEGIN_NAMESPACE
 // of UDP that is in use. (the arguments of loop.create_datagram_endpoint)
 class DatagramOptions {
   public:
+    struct HostAndPort {
+        HostAndPort(std::string name, int number) : host(std::move(name)), port(number) {}
+        std::string host;
+        int port;
+    };
+
     // Where it is bound; port 0 is any that is free. Of a Unix socket: what a socket that is gone
     // has left in the file system is removed.
     DatagramOptions& local_addr(const Address& address) {
         local_ = address;
+        local_host_ = nullptr;
+        return *this;
+    }
+    // The same by a host, which is a name or a numeric address; empty, it is every interface. It is
+    // looked up as the endpoint is made, which throws GaiError if it has no address.
+    DatagramOptions& local_addr(std::string host, int port) {
+        local_host_ = std::make_shared<const HostAndPort>(std::move(host), port);
+        local_.reset();
         return *this;
     }
     // Whom it is connected to: send() goes there, it receives only from there, and is told when
@@ -52,6 +66,14 @@ class DatagramOptions {
     // connected, and only sends there unless told otherwise.
     DatagramOptions& remote_addr(const Address& address) {
         remote_ = address;
+        remote_host_ = nullptr;
+        return *this;
+    }
+    // The same by a host, as above. Of several addresses the first counts that works, with a local
+    // one of the same family.
+    DatagramOptions& remote_addr(std::string host, int port) {
+        remote_host_ = std::make_shared<const HostAndPort>(std::move(host), port);
+        remote_.reset();
         return *this;
     }
     // AF_INET, AF_INET6 or AF_UNIX, where no address tells it.
@@ -83,6 +105,9 @@ class DatagramOptions {
 
     const std::optional<Address>& local_addr() const noexcept { return local_; }
     const std::optional<Address>& remote_addr() const noexcept { return remote_; }
+    // Null if there is none, or an address.
+    const std::shared_ptr<const HostAndPort>& local_host() const noexcept { return local_host_; }
+    const std::shared_ptr<const HostAndPort>& remote_host() const noexcept { return remote_host_; }
     int family() const noexcept { return family_; }
     bool reuse_port() const noexcept { return reuse_port_; }
     bool allow_broadcast() const noexcept { return allow_broadcast_; }
@@ -92,6 +117,8 @@ class DatagramOptions {
   private:
     std::optional<Address> local_;
     std::optional<Address> remote_;
+    std::shared_ptr<const HostAndPort> local_host_;
+    std::shared_ptr<const HostAndPort> remote_host_;
     int family_ = AF_UNSPEC;
     bool reuse_port_ = false;
     bool allow_broadcast_ = false;
@@ -255,8 +282,15 @@ class ASYNCIO_API DatagramSendMany final : public SocketOperation {
     std::size_t count_ = 0;
 };
 
-// The socket that the options describe. Throws ValueError, std::system_error.
-ASYNCIO_API Socket make_datagram_socket(const DatagramOptions& options);
+// The socket that the options describe, and the remote address; of no family if there is none.
+// Throws ValueError, std::system_error, GaiError.
+struct OpenedDatagramSocket {
+    OpenedDatagramSocket(Socket opened, const Address& to)
+        : socket(std::move(opened)), remote(to) {}
+    Socket socket;
+    Address remote;
+};
+ASYNCIO_API Coro<OpenedDatagramSocket> open_datagram_socket(DatagramOptions options);
 // Throws ValueError for a socket of streams, and for none.
 ASYNCIO_API void check_datagram_socket(const Socket& socket);
 
@@ -475,11 +509,11 @@ struct DatagramFactory<F> {
 
 template <class P, class F>
 Coro<CreatedDatagramEndpoint<P>> create_datagram(F factory, DatagramOptions options) {
-    Socket socket = make_datagram_socket(options);
+    OpenedDatagramSocket opened = co_await open_datagram_socket(std::move(options));
     CreatedDatagramEndpoint<P> created;
     created.protocol = factory();
-    created.transport = co_await start_datagram_transport(
-        std::move(socket), options.remote_addr().value_or(Address()), created.protocol);
+    created.transport = co_await start_datagram_transport(std::move(opened.socket), opened.remote,
+                                                          created.protocol);
     co_return created;
 }
 template <class P, class F>

@@ -99,8 +99,7 @@ class ASYNCIO_API ServerState : public ConnectionList, public Pooled {
 
 // Resolves, binds, and adds the sockets of hosts; an empty host is every interface, of IPv4 and
 // IPv6. Port 0: the first address draws one, and the others take the same.
-ASYNCIO_API Coro<> bind_server(ServerState& server, std::vector<std::string> hosts,
-                               std::uint16_t port);
+ASYNCIO_API Coro<> bind_server(ServerState& server, std::vector<std::string> hosts, int port);
 // Throws std::system_error. A socket at this path is removed first, as asyncio does.
 ASYNCIO_API void bind_unix_server(ServerState& server, std::string_view path);
 
@@ -237,8 +236,8 @@ class ASYNCIO_API Server {
 namespace detail {
 
 // Binds to hosts and a port, or takes the socket; and starts serving if the settings say so.
-ASYNCIO_API Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts,
-                                        std::uint16_t port, std::shared_ptr<Socket> sock);
+ASYNCIO_API Coro<Server> bind_and_start(Server server, std::vector<std::string> hosts, int port,
+                                        std::shared_ptr<Socket> sock);
 ASYNCIO_API Coro<Server> bind_unix_and_start(Server server, std::string path,
                                              std::shared_ptr<Socket> sock);
 

@@ -41,6 +41,7 @@
 #include <coroutine>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <source_location>
@@ -59,7 +60,10 @@ namespace detail {
 class ASYNCIO_API StreamState final : public Connection {
   public:
     StreamState(EventLoop& loop, int descriptor, const Address& peer, std::size_t limit)
-        : Connection(loop, descriptor, peer), limit_(limit) {}
+        : Connection(loop, descriptor, peer), limit_(limit) {
+        drain_waiters_.bind(loop);
+        end_waiters_.bind(loop);
+    }
 
     std::size_t limit() const noexcept { return limit_; }
     // Of start_tls(): who is the client, and whom it has connected to.
@@ -476,6 +480,13 @@ class ASYNCIO_API StreamReader {
     detail::IoAwaiter<detail::ReadInto> read_into(WritableBytes buffer) const {
         return detail::IoAwaiter<detail::ReadInto>(state_, buffer);
     }
+    // So that the frame of who awaits it does not hold a WritableBytes.
+    template <class R>
+        requires(std::constructible_from<WritableBytes, R> &&
+                 !std::same_as<std::remove_cvref_t<R>, WritableBytes>)
+    detail::IoAwaiter<detail::ReadInto> read_into(R&& buffer) const {
+        return read_into(WritableBytes(std::forward<R>(buffer)));
+    }
     // So many bytes. Throws IncompleteReadError if the end comes before, with what there was.
     // (StreamReader.readexactly)
     detail::IoAwaiter<detail::ReadExactly> readexactly(std::size_t size) const {
@@ -562,6 +573,9 @@ class ASYNCIO_API StreamWriter {
     void write(ReadableBytes data) const { state_->write(std::string_view(data)); }
     // The same of several pieces, in one system call. (StreamWriter.writelines)
     void writelines(std::span<const ReadableBytes> parts) const { state_->write(parts); }
+    void writelines(std::initializer_list<ReadableBytes> parts) const {
+        writelines(std::span<const ReadableBytes>(parts));
+    }
     template <class Range>
         requires(std::ranges::input_range<Range> && !detail::ByteRange<Range> &&
                  std::constructible_from<ReadableBytes, std::ranges::range_reference_t<Range>> &&
@@ -652,7 +666,7 @@ using Streams = std::pair<StreamReader, StreamWriter>;
 // Connects to a host, which is a name or a numeric address. Throws std::system_error if no address
 // of it answers, GaiError if it has none, ssl::Error and TimeoutError of the handshake; after a
 // cancel nothing is left open. (asyncio.open_connection)
-ASYNCIO_API Coro<Streams> open_connection(std::string host, std::uint16_t port,
+ASYNCIO_API Coro<Streams> open_connection(std::string host, int port,
                                           ConnectionOptions options = {});
 // With a socket of the caller's, in the options. Throws ValueError without one.
 ASYNCIO_API Coro<Streams> open_connection(ConnectionOptions options);
@@ -722,7 +736,7 @@ concept ConnectionHandler =
 
 template <class Handler>
 Coro<Server> serve_streams_at_hosts(std::shared_ptr<Handler> handler,
-                                    std::vector<std::string> hosts, std::uint16_t port,
+                                    std::vector<std::string> hosts, int port,
                                     ServerOptions options) {
     const Server server(new StreamServer<Handler>(get_running_loop(), options, std::move(handler)));
     co_return co_await bind_and_start(server, std::move(hosts), port, options.sock());
@@ -746,7 +760,7 @@ template <class F> std::shared_ptr<std::decay_t<F>> handler_of(F&& handler) {
 // std::system_error if an address is taken, GaiError for a host that has no address.
 // (asyncio.start_server)
 template <detail::ConnectionHandler F>
-ASYNCIO_CORO_WRAPPER Coro<Server> start_server(F&& handler, std::string host, std::uint16_t port,
+ASYNCIO_CORO_WRAPPER Coro<Server> start_server(F&& handler, std::string host, int port,
                                                ServerOptions options = {}) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
     std::vector<std::string> hosts;
@@ -757,10 +771,18 @@ ASYNCIO_CORO_WRAPPER Coro<Server> start_server(F&& handler, std::string host, st
 // On several hosts.
 template <detail::ConnectionHandler F>
 ASYNCIO_CORO_WRAPPER Coro<Server> start_server(F&& handler, std::vector<std::string> hosts,
-                                               std::uint16_t port, ServerOptions options = {}) {
+                                               int port, ServerOptions options = {}) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
     return detail::serve_streams_at_hosts(detail::handler_of(std::forward<F>(handler)),
                                           std::move(hosts), port, std::move(options));
+}
+template <detail::ConnectionHandler F>
+ASYNCIO_CORO_WRAPPER Coro<Server> start_server(F&& handler,
+                                               std::initializer_list<std::string_view> hosts,
+                                               int port, ServerOptions options = {}) {
+    return start_server(std::forward<F>(handler),
+                        std::vector<std::string>(hosts.begin(), hosts.end()), port,
+                        std::move(options));
 }
 // With a socket of the caller's, in the options. Throws ValueError without one.
 template <detail::ConnectionHandler F>
@@ -777,6 +799,28 @@ ASYNCIO_CORO_WRAPPER Coro<Server> start_unix_server(F&& handler, std::string pat
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
     return detail::serve_streams_at_path(detail::handler_of(std::forward<F>(handler)),
                                          std::move(path), std::move(options));
+}
+
+// Refused with a sentence.
+template <int n = 0>
+detail::Refused start_server(detail::AnyArgument, detail::AnyArgument = 0, detail::AnyArgument = 0,
+                             detail::AnyArgument = 0) {
+    static_assert(
+        detail::never<n>,
+        "start_server takes a handler, a host or several, a port, then ServerOptions; or a "
+        "handler and ServerOptions().sock(socket). A handler is called with a "
+        "StreamReader and a StreamWriter, and returns a coroutine without a result, or "
+        "nothing: Coro<> handle(StreamReader reader, StreamWriter writer)");
+    return {};
+}
+template <int n = 0>
+detail::Refused start_unix_server(detail::AnyArgument, detail::AnyArgument = 0,
+                                  detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "start_unix_server takes a handler, a path, then ServerOptions. A handler is "
+                  "called with a StreamReader and a StreamWriter, and returns a coroutine without "
+                  "a result, or nothing: Coro<> handle(StreamReader reader, StreamWriter writer)");
+    return {};
 }
 
 ASYNCIO_END_NAMESPACE

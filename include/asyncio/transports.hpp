@@ -70,6 +70,9 @@ class ASYNCIO_API Transport {
     void write(ReadableBytes data) const;
     // The same of several pieces, in one system call. (WriteTransport.writelines)
     void writelines(std::span<const ReadableBytes> parts) const;
+    void writelines(std::initializer_list<ReadableBytes> parts) const {
+        writelines(std::span<const ReadableBytes>(parts));
+    }
     template <class Range>
         requires(std::ranges::input_range<Range> && !detail::ByteRange<Range> &&
                  std::constructible_from<ReadableBytes, std::ranges::range_reference_t<Range>> &&
@@ -188,8 +191,7 @@ template <class F> std::shared_ptr<FactoryOf<std::decay_t<F>>> factory_of(F&& fu
 }
 
 ASYNCIO_API Coro<Transport> create_by_host(std::shared_ptr<ProtocolFactory> factory,
-                                           std::string host, std::uint16_t port,
-                                           ConnectionOptions options);
+                                           std::string host, int port, ConnectionOptions options);
 ASYNCIO_API Coro<Transport> create_by_socket(std::shared_ptr<ProtocolFactory> factory,
                                              ConnectionOptions options);
 ASYNCIO_API Coro<Transport> create_by_path(std::shared_ptr<ProtocolFactory> factory,
@@ -201,8 +203,8 @@ ASYNCIO_API Coro<Transport> start_tls_with(Transport transport, AnyProtocol prot
                                            std::shared_ptr<TlsContext> context,
                                            StartTlsOptions options);
 ASYNCIO_API Coro<Server> serve_protocols_at_hosts(std::shared_ptr<ProtocolFactory> factory,
-                                                  std::vector<std::string> hosts,
-                                                  std::uint16_t port, ServerOptions options);
+                                                  std::vector<std::string> hosts, int port,
+                                                  ServerOptions options);
 ASYNCIO_API Coro<Server> serve_protocols_at_path(std::shared_ptr<ProtocolFactory> factory,
                                                  std::string path, ServerOptions options);
 
@@ -223,8 +225,7 @@ Coro<CreatedConnection<ProtocolOf<F>>> created(std::shared_ptr<FactoryOf<F>> fac
 // closed. (loop.create_connection)
 template <detail::MakesProtocol F>
 ASYNCIO_CORO_WRAPPER Coro<CreatedConnection<detail::ProtocolOf<F>>>
-create_connection(F&& factory, std::string host, std::uint16_t port,
-                  ConnectionOptions options = {}) {
+create_connection(F&& factory, std::string host, int port, ConnectionOptions options = {}) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
     auto made = detail::factory_of(std::forward<F>(factory));
     return detail::created<std::decay_t<F>>(
@@ -267,7 +268,7 @@ connect_accepted_socket(F&& factory, Socket socket, ConnectionOptions options = 
 // the exception handler, and the connection is closed. Throws std::system_error if an address is
 // taken, GaiError for a host that has no address. (loop.create_server)
 template <detail::MakesProtocol F>
-ASYNCIO_CORO_WRAPPER Coro<Server> create_server(F&& factory, std::string host, std::uint16_t port,
+ASYNCIO_CORO_WRAPPER Coro<Server> create_server(F&& factory, std::string host, int port,
                                                 ServerOptions options = {}) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
     std::vector<std::string> hosts;
@@ -278,10 +279,18 @@ ASYNCIO_CORO_WRAPPER Coro<Server> create_server(F&& factory, std::string host, s
 // On several hosts.
 template <detail::MakesProtocol F>
 ASYNCIO_CORO_WRAPPER Coro<Server> create_server(F&& factory, std::vector<std::string> hosts,
-                                                std::uint16_t port, ServerOptions options = {}) {
+                                                int port, ServerOptions options = {}) {
     ASYNCIO_REFUSE_UNSAFE_TEMPORARIES(F);
     return detail::serve_protocols_at_hosts(detail::factory_of(std::forward<F>(factory)),
                                             std::move(hosts), port, std::move(options));
+}
+template <detail::MakesProtocol F>
+ASYNCIO_CORO_WRAPPER Coro<Server> create_server(F&& factory,
+                                                std::initializer_list<std::string_view> hosts,
+                                                int port, ServerOptions options = {}) {
+    return create_server(std::forward<F>(factory),
+                         std::vector<std::string>(hosts.begin(), hosts.end()), port,
+                         std::move(options));
 }
 // With a socket of the caller's, in the options. Throws ValueError without one.
 template <detail::MakesProtocol F>
@@ -313,6 +322,57 @@ ASYNCIO_CORO_WRAPPER Coro<Transport> start_tls(const Transport& transport,
                                                std::shared_ptr<P> protocol, const Context& context,
                                                const StartTlsOptions& options = {}) {
     return detail::start_tls_with(transport, std::move(protocol), context.tls(), options);
+}
+
+// Refused with a sentence.
+template <int n = 0>
+detail::Refused create_connection(detail::AnyArgument, detail::AnyArgument = 0,
+                                  detail::AnyArgument = 0, detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "create_connection takes a factory, a host and a port, then ConnectionOptions; "
+                  "or a factory and ConnectionOptions().sock(socket). A factory is a function "
+                  "without arguments that returns a std::shared_ptr of a class derived from "
+                  "Protocol or BufferedProtocol: [] { return std::make_shared<Echo>(); }");
+    return {};
+}
+template <int n = 0>
+detail::Refused create_unix_connection(detail::AnyArgument, detail::AnyArgument = 0,
+                                       detail::AnyArgument = 0) {
+    static_assert(
+        detail::never<n>,
+        "create_unix_connection takes a factory, a path, then ConnectionOptions. A factory is a "
+        "function without arguments that returns a std::shared_ptr of a class derived from "
+        "Protocol or BufferedProtocol: [] { return std::make_shared<Echo>(); }");
+    return {};
+}
+template <int n = 0>
+detail::Refused connect_accepted_socket(detail::AnyArgument, detail::AnyArgument = 0,
+                                        detail::AnyArgument = 0) {
+    static_assert(
+        detail::never<n>,
+        "connect_accepted_socket takes a factory, a Socket, then ConnectionOptions. A factory is a "
+        "function without arguments that returns a std::shared_ptr of a class derived from "
+        "Protocol or BufferedProtocol: [] { return std::make_shared<Echo>(); }");
+    return {};
+}
+template <int n = 0>
+detail::Refused create_server(detail::AnyArgument, detail::AnyArgument = 0, detail::AnyArgument = 0,
+                              detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "create_server takes a factory, a host or several, a port, then ServerOptions; "
+                  "or a factory and ServerOptions().sock(socket). A factory is a function without "
+                  "arguments that returns a std::shared_ptr of a class derived from Protocol or "
+                  "BufferedProtocol: [] { return std::make_shared<Echo>(); }");
+    return {};
+}
+template <int n = 0>
+detail::Refused create_unix_server(detail::AnyArgument, detail::AnyArgument = 0,
+                                   detail::AnyArgument = 0) {
+    static_assert(detail::never<n>,
+                  "create_unix_server takes a factory, a path, then ServerOptions. A factory is a "
+                  "function without arguments that returns a std::shared_ptr of a class derived "
+                  "from Protocol or BufferedProtocol: [] { return std::make_shared<Echo>(); }");
+    return {};
 }
 
 ASYNCIO_END_NAMESPACE

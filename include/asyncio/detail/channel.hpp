@@ -279,6 +279,9 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
     alignas(std::exception_ptr) std::byte failure_[sizeof(std::exception_ptr)];
 };
 
+// The RuntimeError of who awaits what belongs to a loop that is not the running one.
+std::exception_ptr of_another_loop() noexcept;
+
 // What a function like sock_recv() gives: moved at will, and awaited once. An Op is an IoOperation
 // with await_ready() and result(), and a constructor that moves what has not been awaited.
 template <class Op> class [[nodiscard("nothing is done until it is awaited")]] IoAwaiter {
