@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The system calls of streams over TLS fail, each at each position, or do less than they were asked
 // for: then either all bytes are there, or an error is; nothing hangs and nothing leaks.
+#include "support/some_bytes.hpp"
 #include "support/tls_contexts.hpp"
 
 #include <asyncio/asyncio.hpp>
@@ -35,17 +36,8 @@ using asyncio::testing::SystemCall;
 
 namespace {
 
-// Of which no two pieces are alike.
 std::string_view known_bytes(std::size_t size) {
-    static const std::string all = [] {
-        std::string made(std::size_t{1} << 20, '\0');
-        std::uint64_t state = 1;
-        for (char& byte : made) {
-            state = state * 6364136223846793005 + 1442695040888963407;
-            byte = static_cast<char>(state >> 56);
-        }
-        return made;
-    }();
+    static const std::string all = asyncio_test::some_bytes(std::size_t{1} << 20);
     return std::string_view(all).substr(0, size);
 }
 

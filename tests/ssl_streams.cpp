@@ -7,6 +7,8 @@
 #include "support/temporary_folder.hpp"
 #include "support/tls_by_hand.hpp"
 #include "support/tls_contexts.hpp"
+#include "support/tls_streams.hpp"
+#include "support/what_of.hpp"
 
 #include <asyncio/asyncio.hpp>
 #include <asyncio/ssl.hpp>
@@ -34,54 +36,30 @@ using asyncio::StreamReader;
 using asyncio::StreamWriter;
 using asyncio_test::authority;
 using asyncio_test::client_context;
+using asyncio_test::connect;
+using asyncio_test::echo;
 using asyncio_test::Issued;
+using asyncio_test::port_of;
 using asyncio_test::Reports;
+using asyncio_test::serve;
 using asyncio_test::server_context;
+using asyncio_test::stop;
 using asyncio_test::TlsByHand;
 using asyncio_test::TlsStatus;
+using asyncio_test::trusting;
 using asyncio_test::Wanted;
+using asyncio_test::what_of;
 
 namespace {
-
-Coro<> echo(StreamReader reader, StreamWriter writer) {
-    for (;;) {
-        const std::string data = co_await reader.read(65536);
-        if (data.empty()) break;
-        writer.write(data);
-        co_await writer.drain();
-    }
-    writer.close();
-}
-Coro<asyncio::Server> serve(ssl::Context context) {
-    auto server =
-        co_await asyncio::start_server(echo, "127.0.0.1", 0, ServerOptions().ssl(context));
-    co_return server;
-}
-std::uint16_t port_of(const asyncio::Server& server) { return server.sockets().at(0).port(); }
-Coro<asyncio::Streams> connect(std::uint16_t port, ConnectionOptions options) {
-    auto streams = co_await asyncio::open_connection("127.0.0.1", port, options);
-    co_return streams;
-}
-ConnectionOptions trusting() { return ConnectionOptions().ssl(client_context()); }
-
-template <class T> std::string what_of(const asyncio::Result<T>& result) {
-    if (result.exception() == nullptr) return "nothing";
-    try {
-        std::rethrow_exception(result.exception());
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-}
 
 // What connecting to a server with this certificate fails with.
 Coro<std::string> refusal(Issued issued, ConnectionOptions options) {
     Reports reports(asyncio::get_running_loop());
-    auto server = co_await serve(server_context(issued));
+    auto server = co_await serve(echo, server_context(issued));
     auto task = create_task(connect(port_of(server), options));
     const auto result = co_await as_result(task);
     EXPECT_TRUE(result.failed_with<ssl::CertVerificationError>()) << what_of(result);
-    server.close();
-    co_await server.wait_closed();
+    co_await stop(server);
     EXPECT_EQ(reports.count("the TLS handshake with a client failed"), 1U) << reports.text();
     asyncio::get_running_loop().set_exception_handler(nullptr);
     co_return what_of(result);
@@ -91,7 +69,7 @@ Coro<std::string> refusal(Issued issued, ConnectionOptions options) {
 
 TEST(SslStreams, talk_and_end_in_order) {
     asyncio::run([]() -> Coro<> {
-        auto server = co_await serve(server_context());
+        auto server = co_await serve(echo);
         auto [reader, writer] = co_await connect(port_of(server), trusting());
         EXPECT_FALSE(writer.can_write_eof());
         EXPECT_EQ(writer.get_extra_info(asyncio::ssl_object)->version(), "TLSv1.3");
@@ -110,8 +88,7 @@ TEST(SslStreams, talk_and_end_in_order) {
         co_await writing;
         writer.close();
         co_await writer.wait_closed();
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
     });
 }
 
@@ -133,8 +110,7 @@ TEST(SslStreams, talk_over_a_unix_socket) {
         auto task = create_task(asyncio::open_unix_connection(path, trusting()));
         const auto nameless = co_await as_result(task);
         EXPECT_TRUE(nameless.failed_with<asyncio::ValueError>()) << what_of(nameless);
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
     });
 }
 
@@ -151,8 +127,7 @@ TEST(SslStreams, are_many_at_once_over_sockets_that_are_given) {
             writer.write("SPAM");
             writer.close();
         };
-        auto server = co_await asyncio::start_server(handler, "127.0.0.1", 0,
-                                                     ServerOptions().ssl(server_context()));
+        auto server = co_await serve(handler);
         const asyncio::Address address = server.sockets().at(0);
         const ssl::Context context = client_context();
         int count = 0;
@@ -176,8 +151,7 @@ TEST(SslStreams, are_many_at_once_over_sockets_that_are_given) {
         for (int i = 0; i < 25; ++i) all.push_back(create_task(client));
         for (const auto& task : all) co_await task;
         EXPECT_EQ(count, 25);
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
     });
 }
 
@@ -228,8 +202,7 @@ TEST(SslStreams, tell_of_servers_that_do_not_speak_tls) {
             EXPECT_TRUE(result.failed_with<ssl::Error>()) << what_of(result);
             EXPECT_NE(what_of(result).find("127.0.0.1"), std::string::npos) << what_of(result);
             EXPECT_NE(what_of(result).find(told), std::string::npos) << what_of(result);
-            server.close();
-            co_await server.wait_closed();
+            co_await stop(server);
         }
     });
 }
@@ -243,8 +216,7 @@ TEST(SslStreams, end_a_handshake_that_takes_too_long_or_is_hung_up_on) {
         auto late = create_task(connect(port_of(server), trusting().ssl_handshake_timeout(20ms)));
         const auto result = co_await as_result(late);
         EXPECT_TRUE(result.failed_with<asyncio::TimeoutError>()) << what_of(result);
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
 
         const auto rude = [](StreamReader reader, StreamWriter writer) -> Coro<> {
             co_await reader.read(1000);
@@ -254,8 +226,7 @@ TEST(SslStreams, end_a_handshake_that_takes_too_long_or_is_hung_up_on) {
         auto hung_up = create_task(connect(port_of(other), trusting()));
         const auto ended = co_await as_result(hung_up);
         EXPECT_TRUE(ended.failed_with<ssl::EOFError>()) << what_of(ended);
-        other.close();
-        co_await other.wait_closed();
+        co_await stop(other);
     });
 }
 
@@ -276,15 +247,14 @@ TEST(SslStreams, take_their_timeouts_before_and_after_the_context) {
         EXPECT_EQ(line, "hello\n");
         writer.close();
         co_await writer.wait_closed();
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
     });
 }
 
 TEST(SslStreams, serve_on_after_clients_that_do_not_speak_tls) {
     asyncio::run([]() -> Coro<> {
         Reports reports(asyncio::get_running_loop());
-        auto server = co_await serve(server_context());
+        auto server = co_await serve(echo);
         const std::vector<std::string> texts = {"GET / HTTP/1.0\r\n\r\n",
                                                 "\x16\x03\x01garbage!!!!"};
         for (const std::string& text : texts) {
@@ -300,8 +270,7 @@ TEST(SslStreams, serve_on_after_clients_that_do_not_speak_tls) {
         EXPECT_EQ(text, "hello");
         good.second.close();
         co_await good.second.wait_closed();
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
         asyncio::get_running_loop().set_exception_handler(nullptr);
     });
 }
@@ -318,8 +287,7 @@ TEST(SslStreams, tell_of_what_is_no_tls_any_more) {
             const auto alert = co_await as_result(reader.read());
             told_to_server = what_of(alert);
         };
-        auto server = co_await asyncio::start_server(handler, "127.0.0.1", 0,
-                                                     ServerOptions().ssl(server_context()));
+        auto server = co_await serve(handler);
         auto [reader, writer] = co_await connect(port_of(server), trusting());
         const std::string line = co_await reader.readline();
         EXPECT_EQ(line, "A\n");
@@ -333,8 +301,7 @@ TEST(SslStreams, tell_of_what_is_no_tls_any_more) {
         writer.close();
         const auto closed = co_await as_result(writer.wait_closed());
         EXPECT_TRUE(closed.failed_with<ssl::Error>()) << what_of(closed);
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
         EXPECT_NE(told_to_server.find("the peer sent the alert"), std::string::npos)
             << told_to_server;
     });
@@ -349,15 +316,13 @@ TEST(SslStreams, do_not_take_a_truncated_text_for_a_whole_one) {
             ::shutdown(writer.get_extra_info(asyncio::socket_info).fileno(), SHUT_WR);
             static_cast<void>(co_await as_result(reader.read()));
         };
-        auto server = co_await asyncio::start_server(cut, "127.0.0.1", 0,
-                                                     ServerOptions().ssl(server_context()));
+        auto server = co_await serve(cut);
         auto [reader, writer] = co_await connect(port_of(server), trusting());
         const auto all = co_await as_result(reader.read());
         EXPECT_TRUE(all.failed_with<ssl::EOFError>()) << what_of(all);
         EXPECT_EQ(reader.buffered(), "half of") << "what came is still there";
         writer.close();
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
     });
 }
 
@@ -388,8 +353,7 @@ TEST(SslStreams, are_upgraded_and_keep_what_was_read_too_far) {
         EXPECT_EQ(end, "");
         writer.close();
         co_await writer.wait_closed();
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
     });
 }
 
@@ -406,8 +370,7 @@ TEST(SslStreams, are_aborted_when_an_upgrade_fails) {
         writer.write("this is no TLS at all\n");
         static_cast<void>(co_await as_result(reader.read()));
         writer.close();
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
     });
 }
 
@@ -421,8 +384,7 @@ TEST(SslStreams, send_what_is_kept_when_they_are_closed) {
             received = co_await reader.read();
             done.set();
         };
-        auto server = co_await asyncio::start_server(sink, "127.0.0.1", 0,
-                                                     ServerOptions().ssl(server_context()));
+        auto server = co_await serve(sink);
         auto [reader, writer] = co_await connect(port_of(server), trusting());
         writer.get_extra_info(asyncio::socket_info).setsockopt(SOL_SOCKET, SO_SNDBUF, 10'000);
         writer.write(much);
@@ -434,8 +396,7 @@ TEST(SslStreams, send_what_is_kept_when_they_are_closed) {
         EXPECT_TRUE(received == much) << received.size();
         const std::string end = co_await reader.read();
         EXPECT_EQ(end, "");
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
     });
 }
 
@@ -524,8 +485,7 @@ TEST(SslStreams, send_what_is_kept_while_they_read) {
             writer.close();
             co_await writer.wait_closed();
         };
-        auto server = co_await asyncio::start_server(source, "127.0.0.1", 0,
-                                                     ServerOptions().ssl(server_context()));
+        auto server = co_await serve(source);
         auto [reader, writer] = co_await connect(port_of(server), trusting());
         const std::string first = co_await reader.readexactly(1000);
         writer.write("bye");
@@ -533,15 +493,14 @@ TEST(SslStreams, send_what_is_kept_while_they_read) {
         EXPECT_TRUE(first + rest == much);
         writer.close();
         co_await writer.wait_closed();
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
         EXPECT_GT(sent, 0U);
     });
 }
 
 TEST(SslStreams, are_many_at_once_and_take_lists_of_pieces) {
     asyncio::run([]() -> Coro<> {
-        auto server = co_await serve(server_context());
+        auto server = co_await serve(echo);
         const ConnectionOptions options = trusting();
         std::vector<asyncio::Task<>> all;
         const auto talk = [&](int number) -> Coro<> {
@@ -558,8 +517,7 @@ TEST(SslStreams, are_many_at_once_and_take_lists_of_pieces) {
         };
         for (int i = 0; i < 40; ++i) all.push_back(create_task(talk, i));
         for (const auto& task : all) co_await task;
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
     });
 }
 
@@ -580,8 +538,7 @@ TEST(SslStreams, are_not_upgraded_while_somebody_reads) {
         EXPECT_EQ(text, "still");
         to.close();
         co_await to.wait_closed();
-        plain.close();
-        co_await plain.wait_closed();
+        co_await stop(plain);
     });
 }
 
@@ -633,7 +590,7 @@ TEST(SslStreams, resume_a_session_that_is_given) {
         Reports reports; // clients that are refused hang up
         asyncio::run([&]() -> Coro<> {
             reports.watch(asyncio::get_running_loop());
-            auto server = co_await serve(server_context());
+            auto server = co_await serve(echo);
             ssl::Context context = client_context();
             context.set_maximum_version(version);
             ConnectionOptions options;
@@ -653,8 +610,7 @@ TEST(SslStreams, resume_a_session_that_is_given) {
             const auto elsewhere = co_await as_result(other);
             EXPECT_EQ(what_of(elsewhere), "the session is one with '127.0.0.1', and cannot be "
                                           "resumed with 'localhost'");
-            server.close();
-            co_await server.wait_closed();
+            co_await stop(server);
         });
     }
 }
@@ -745,7 +701,7 @@ TEST(SslStreams, tell_a_timeout_that_the_servername_callback_throws_as_it_is) {
             [&](asyncio::EventLoop&, const asyncio::ExceptionContext& report) {
                 told += asyncio_test::text_of(report.exception);
             });
-        auto server = co_await serve(context);
+        auto server = co_await serve(echo, context);
         const auto result =
             co_await as_result(connect(port_of(server), ConnectionOptions().ssl(client_context())));
         EXPECT_NE(result.exception(), nullptr);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "support/in_virtual_time.hpp"
 #include "support/reports.hpp"
+#include "support/some_bytes.hpp"
 #include "support/streams.hpp"
 #include "support/turns.hpp"
 
@@ -35,6 +36,7 @@ using asyncio::StreamWriter;
 using asyncio_test::make_small;
 using asyncio_test::Reports;
 using asyncio_test::reset;
+using asyncio_test::some_bytes;
 using asyncio_test::some_turns;
 using asyncio_test::stream_and_socket;
 using asyncio_test::stream_and_socket_of_unix;
@@ -63,14 +65,6 @@ Coro<std::string> all_from(const Socket& socket) {
 template <class Awaitable> Coro<std::string> failure_of(Awaitable awaitable) {
     const auto result = co_await as_result(std::move(awaitable));
     co_return text_of(result.exception());
-}
-
-// Bytes of which no two pieces are alike.
-std::string some_bytes(std::size_t size) {
-    std::string data(size, ' ');
-    std::uint32_t state = 1;
-    for (char& byte : data) byte = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
-    return data;
 }
 
 bool says(const std::string& text, std::string_view operation, int error) {

@@ -2,8 +2,9 @@
 // TLS inside of TLS, as it is spoken through a proxy that speaks TLS itself.
 #include "support/protocols.hpp"
 #include "support/reports.hpp"
+#include "support/some_bytes.hpp"
 #include "support/tls_contexts.hpp"
-#include "support/tls_pair.hpp"
+#include "support/tls_streams.hpp"
 
 #include <asyncio/asyncio.hpp>
 #include <asyncio/ssl.hpp>
@@ -16,7 +17,6 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 using namespace std::chrono_literals;
 namespace ssl = asyncio::ssl;
@@ -30,26 +30,21 @@ using asyncio::StreamReader;
 using asyncio::StreamWriter;
 using asyncio_test::authority;
 using asyncio_test::client_context;
+using asyncio_test::connect;
+using asyncio_test::echo;
+using asyncio_test::port_of;
 using asyncio_test::Recorder;
 using asyncio_test::Reports;
+using asyncio_test::serve;
 using asyncio_test::server_context;
+using asyncio_test::some_bytes;
+using asyncio_test::stop;
 using asyncio_test::until;
 using asyncio_test::what_of;
-using Events = std::vector<std::string>;
 
 namespace {
 
 constexpr std::size_t mebibyte = 1 << 20;
-
-std::string known_bytes(std::size_t size) {
-    std::string data(size, '\0');
-    std::uint32_t state = 1;
-    for (char& c : data) {
-        state = state * 1664525 + 1013904223;
-        c = static_cast<char>(state >> 24);
-    }
-    return data;
-}
 
 // Of a server that is not asked for by its address.
 ssl::Context inner_server() {
@@ -57,15 +52,6 @@ ssl::Context inner_server() {
     return server_context(issued);
 }
 
-Coro<> echo(StreamReader reader, StreamWriter writer) {
-    for (;;) {
-        const std::string data = co_await reader.read(65536);
-        if (data.empty()) break;
-        writer.write(data);
-        co_await writer.drain();
-    }
-    writer.close();
-}
 // Both ends of TLS in one place: it asks for "inner" in the outer one.
 Coro<> echo_inside(StreamReader reader, StreamWriter writer) {
     for (;;) {
@@ -75,17 +61,6 @@ Coro<> echo_inside(StreamReader reader, StreamWriter writer) {
         co_await writer.start_tls(inner_server());
     }
     co_await echo(reader, writer);
-}
-template <class Handler> Coro<asyncio::Server> serve(Handler handler) {
-    auto server = co_await asyncio::start_server(handler, "127.0.0.1", 0,
-                                                 ServerOptions().ssl(server_context()));
-    co_return server;
-}
-Coro<asyncio::Streams> connect(const asyncio::Server& server) {
-    const std::uint16_t port = server.sockets().at(0).port();
-    const ConnectionOptions options = ConnectionOptions().ssl(client_context());
-    auto streams = co_await asyncio::open_connection("127.0.0.1", port, options);
-    co_return streams;
 }
 StartTlsOptions inner() { return StartTlsOptions().server_hostname("inner.example"); }
 
@@ -103,7 +78,7 @@ Coro<> write_in_pieces(StreamWriter writer, std::string data) {
     }
 }
 Coro<> expect_echo(StreamReader reader, StreamWriter writer) {
-    const std::string data = known_bytes(mebibyte);
+    const std::string data = some_bytes(mebibyte);
     auto writing = create_task(write_in_pieces(writer, data));
     std::string back;
     std::size_t size = 1;
@@ -117,11 +92,6 @@ Coro<> expect_echo(StreamReader reader, StreamWriter writer) {
     EXPECT_TRUE(back == data);
 }
 
-Coro<> end(asyncio::Server server) {
-    server.close();
-    co_await server.wait_closed();
-}
-
 } // namespace
 
 TEST(TlsInTls, carries_data_both_ways_and_ends_in_order) {
@@ -130,7 +100,7 @@ TEST(TlsInTls, carries_data_both_ways_and_ends_in_order) {
         reports.watch(asyncio::get_running_loop());
         auto server = co_await serve(echo_inside);
         {
-            auto [reader, writer] = co_await connect(server);
+            auto [reader, writer] = co_await connect(port_of(server));
             const ssl::Object* outer = writer.get_extra_info(asyncio::ssl_object);
             co_await ask(reader, writer);
             co_await writer.start_tls(client_context(), inner());
@@ -144,7 +114,7 @@ TEST(TlsInTls, carries_data_both_ways_and_ends_in_order) {
             writer.close();
             co_await writer.wait_closed();
         }
-        co_await end(server);
+        co_await stop(server);
         EXPECT_EQ(reports.text(), "");
     });
 }
@@ -153,7 +123,7 @@ TEST(TlsInTls, is_spoken_at_three_levels_and_more) {
     asyncio::run([]() -> Coro<> {
         auto server = co_await serve(echo_inside);
         {
-            auto [reader, writer] = co_await connect(server);
+            auto [reader, writer] = co_await connect(port_of(server));
             for (int level = 0; level < 4; ++level) {
                 co_await ask(reader, writer);
                 co_await writer.start_tls(client_context(), inner());
@@ -163,7 +133,7 @@ TEST(TlsInTls, is_spoken_at_three_levels_and_more) {
             writer.close();
             co_await writer.wait_closed();
         }
-        co_await end(server);
+        co_await stop(server);
     });
 }
 
@@ -181,7 +151,7 @@ TEST(TlsInTls, begins_with_what_was_read_too_far) {
         };
         auto server = co_await serve(handler);
         {
-            auto [reader, writer] = co_await connect(server);
+            auto [reader, writer] = co_await connect(port_of(server));
             writer.write("CONNECT\n");
             co_await writer.start_tls(client_context(), inner());
             const std::string all = co_await reader.read();
@@ -189,7 +159,7 @@ TEST(TlsInTls, begins_with_what_was_read_too_far) {
             writer.close();
             co_await writer.wait_closed();
         }
-        co_await end(server);
+        co_await stop(server);
     });
 }
 
@@ -205,7 +175,7 @@ TEST(TlsInTls, does_not_take_a_truncated_text_for_a_whole_one) {
                     static_cast<void>(co_await as_result(reader.read()));
                 },
                 "127.0.0.1", 0);
-            const std::uint16_t port = target.sockets().at(0).port();
+            const std::uint16_t port = port_of(target);
             const auto proxy = [&](StreamReader reader, StreamWriter writer) -> Coro<> {
                 auto there = co_await asyncio::open_connection("127.0.0.1", port);
                 auto up = create_task([](StreamReader from, StreamWriter to) -> Coro<> {
@@ -233,20 +203,19 @@ TEST(TlsInTls, does_not_take_a_truncated_text_for_a_whole_one) {
             };
             auto server = co_await serve(proxy);
             {
-                auto [reader, writer] = co_await connect(server);
+                auto [reader, writer] = co_await connect(port_of(server));
                 co_await writer.start_tls(client_context(), inner());
                 const std::string half = co_await reader.readexactly(10);
                 EXPECT_EQ(half, "half of it");
                 const auto rest = co_await as_result(reader.read());
-                EXPECT_TRUE(rest.failed_with<ssl::EOFError>()) << what_of(rest.exception());
+                EXPECT_TRUE(rest.failed_with<ssl::EOFError>()) << what_of(rest);
                 const std::string name = in_order ? "inner.example" : "127.0.0.1";
-                EXPECT_NE(what_of(rest.exception()).find(name), std::string::npos)
-                    << what_of(rest.exception());
+                EXPECT_NE(what_of(rest).find(name), std::string::npos) << what_of(rest);
                 writer.close();
                 static_cast<void>(co_await as_result(writer.wait_closed()));
             }
-            co_await end(server);
-            co_await end(target);
+            co_await stop(server);
+            co_await stop(target);
         });
     }
 }
@@ -256,21 +225,21 @@ TEST(TlsInTls, tells_who_the_inner_server_is_not) {
         auto told = std::make_shared<std::string>();
         const auto handler = [told](StreamReader, StreamWriter writer) -> Coro<> {
             const auto upgraded = co_await as_result(writer.start_tls(inner_server()));
-            *told = what_of(upgraded.exception());
+            *told = what_of(upgraded);
         };
         auto server = co_await serve(handler);
-        auto [reader, writer] = co_await connect(server);
+        auto [reader, writer] = co_await connect(port_of(server));
         const auto refused = co_await as_result(
             writer.start_tls(client_context(), StartTlsOptions().server_hostname("other.example")));
         EXPECT_TRUE(refused.failed_with<ssl::CertVerificationError>());
-        EXPECT_EQ(what_of(refused.exception()),
+        EXPECT_EQ(what_of(refused),
                   "certificate verify failed for 'other.example': Hostname mismatch, certificate "
                   "is not valid for 'other.example'");
         EXPECT_TRUE(writer.is_closing());
         // The alert has gone through the outer one.
         co_await until([&] { return !told->empty(); });
         EXPECT_NE(told->find("the peer sent the alert"), std::string::npos) << *told;
-        co_await end(server);
+        co_await stop(server);
     });
 }
 
@@ -280,13 +249,13 @@ TEST(TlsInTls, tells_of_an_outer_end_during_the_handshake) {
             writer.close();
             co_return;
         });
-        auto [reader, writer] = co_await connect(server);
+        auto [reader, writer] = co_await connect(port_of(server));
         const auto ended = co_await as_result(writer.start_tls(client_context(), inner()));
         EXPECT_TRUE(ended.failed_with<ssl::EOFError>());
-        EXPECT_EQ(what_of(ended.exception()),
+        EXPECT_EQ(what_of(ended),
                   "the TLS handshake with 'inner.example' failed: the peer closed the connection "
                   "during the handshake");
-        co_await end(server);
+        co_await stop(server);
     });
 }
 
@@ -299,13 +268,13 @@ TEST(TlsInTls, is_aborted_by_a_cancel_and_by_time_and_refuses_what_comes_meanwhi
         };
         auto server = co_await serve(silent);
         {
-            auto [reader, writer] = co_await connect(server);
+            auto [reader, writer] = co_await connect(port_of(server));
             const auto late = co_await as_result(
                 writer.start_tls(client_context(), inner().ssl_handshake_timeout(20ms)));
             EXPECT_TRUE(late.failed_with<asyncio::TimeoutError>());
             EXPECT_TRUE(writer.is_closing());
         }
-        auto [reader, writer] = co_await connect(server);
+        auto [reader, writer] = co_await connect(port_of(server));
         auto upgrading = create_task([](StreamWriter to) -> Coro<> {
             co_await to.start_tls(client_context(), inner());
         }(writer));
@@ -313,13 +282,13 @@ TEST(TlsInTls, is_aborted_by_a_cancel_and_by_time_and_refuses_what_comes_meanwhi
         EXPECT_THROW(writer.write("too early"), asyncio::RuntimeError);
         const auto twice = co_await as_result(writer.start_tls(client_context(), inner()));
         EXPECT_TRUE(twice.failed_with<asyncio::RuntimeError>());
-        EXPECT_EQ(what_of(twice.exception()),
+        EXPECT_EQ(what_of(twice),
                   "start_tls() while the handshake of TLS is under way: await it first");
         upgrading.cancel();
         const auto cancelled = co_await as_result(upgrading);
         EXPECT_TRUE(cancelled.failed_with<asyncio::CancelledError>());
         EXPECT_TRUE(writer.is_closing());
-        co_await end(server);
+        co_await stop(server);
     });
 }
 
@@ -352,7 +321,7 @@ TEST(TlsInTls, upgrades_transports) {
         const auto factory = [&] { return upgrading; };
         auto server = co_await asyncio::create_server(factory, "127.0.0.1", 0,
                                                       ServerOptions().ssl(server_context()));
-        const std::uint16_t port = server.sockets().at(0).port();
+        const std::uint16_t port = port_of(server);
         const auto recorder = [] { return std::make_unique<Recorder>(); };
         auto created = co_await asyncio::create_connection(
             recorder, "127.0.0.1", port, ConnectionOptions().ssl(client_context()));
@@ -365,11 +334,11 @@ TEST(TlsInTls, upgrades_transports) {
         co_await asyncio::sleep(0);
         auto meanwhile = create_task(asyncio::start_tls(transport, secure, context, options));
         auto twice = co_await as_result(meanwhile);
-        EXPECT_TRUE(twice.failed_with<asyncio::RuntimeError>()) << what_of(twice.exception());
+        EXPECT_TRUE(twice.failed_with<asyncio::RuntimeError>()) << what_of(twice);
         co_await task;
         EXPECT_EQ(transport.get_extra_info(asyncio::ssl_object)->server_hostname(),
                   "inner.example");
-        const std::string data = known_bytes(mebibyte);
+        const std::string data = some_bytes(mebibyte);
         std::size_t size = 1;
         for (std::size_t at = 0; at < data.size(); at += size, size = size * 7 % 40'009)
             transport.write(std::string_view(data).substr(at, size));
@@ -382,8 +351,7 @@ TEST(TlsInTls, upgrades_transports) {
         EXPECT_EQ(secure->loss, nullptr) << what_of(secure->loss);
         EXPECT_EQ(upgrading->secure->loss, nullptr) << what_of(upgrading->secure->loss);
         EXPECT_TRUE(upgrading->secure->has("eof"));
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
     });
 }
 
@@ -392,7 +360,7 @@ TEST(TlsInTls, of_a_transport_that_fails_is_lost) {
         const auto factory = [] { return std::make_unique<Recorder>(); };
         auto server = co_await asyncio::create_server(factory, "127.0.0.1", 0,
                                                       ServerOptions().ssl(server_context()));
-        const std::uint16_t port = server.sockets().at(0).port();
+        const std::uint16_t port = port_of(server);
         auto created = co_await asyncio::create_connection(
             factory, "127.0.0.1", port, ConnectionOptions().ssl(client_context()));
         auto secure = std::make_shared<Recorder>();
@@ -400,9 +368,8 @@ TEST(TlsInTls, of_a_transport_that_fails_is_lost) {
         const StartTlsOptions options = inner().ssl_handshake_timeout(20ms);
         auto task = create_task(asyncio::start_tls(created.transport, secure, context, options));
         auto late = co_await as_result(task);
-        EXPECT_TRUE(late.failed_with<asyncio::TimeoutError>()) << what_of(late.exception());
+        EXPECT_TRUE(late.failed_with<asyncio::TimeoutError>()) << what_of(late);
         co_await until([&] { return secure->is_lost(); });
-        server.close();
-        co_await server.wait_closed();
+        co_await stop(server);
     });
 }

@@ -60,8 +60,7 @@ Coro<> reply(StreamReader reader, StreamWriter writer) {
 Coro<> expect_curl(std::string options, std::string url, std::string reply) {
     auto curl = co_await start("curl --silent --show-error --noproxy * --max-time 15 " + options +
                                " " + url);
-    const std::string status = co_await curl->end();
-    EXPECT_EQ(status, "exited with 0") << curl->errors();
+    co_await expect_success(*curl);
     EXPECT_EQ(curl->rest(), reply);
 }
 

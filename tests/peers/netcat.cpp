@@ -16,8 +16,7 @@ namespace ssl = asyncio::ssl;
 Coro<> expect_client(EchoServer& server, std::string command) {
     auto program = co_await start(std::move(command));
     co_await expect_echo(program->out(), program->in(), mebibyte);
-    const std::string status = co_await program->end();
-    EXPECT_EQ(status, "exited with 0") << program->errors();
+    co_await expect_success(*program);
     EXPECT_EQ(program->rest(), "");
     const std::string end = co_await server.next_end();
     EXPECT_EQ(end, "end after 1048576");
@@ -37,8 +36,7 @@ Coro<> expect_server(Program& program, Streams streams) {
     EXPECT_EQ(rest, "after the end");
     writer.close();
     co_await writer.wait_closed();
-    const std::string status = co_await program.end();
-    EXPECT_EQ(status, "exited with 0") << program.errors();
+    co_await expect_success(program);
 }
 
 // A server that does not say when it is ready.
@@ -109,8 +107,7 @@ TEST(PeersNetcat, ends_when_we_do) {
         const std::string line = co_await nc->out().readline();
         EXPECT_EQ(line, "hello\n");
         nc->in().write("good-bye\n");
-        const std::string status = co_await nc->end();
-        EXPECT_EQ(status, "exited with 0") << nc->errors();
+        co_await expect_success(*nc);
         server.close();
         co_await server.wait_closed();
     });
@@ -204,8 +201,7 @@ TEST(PeersSocat, server_of_ours) {
         socat->in().write_eof();
         const std::string rest = co_await streams.first.read();
         EXPECT_EQ(rest, "after the end");
-        const std::string status = co_await socat->end();
-        EXPECT_EQ(status, "exited with 0") << socat->rest();
+        co_await expect_success(*socat);
     });
 }
 

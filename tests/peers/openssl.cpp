@@ -56,8 +56,7 @@ TEST_P(PeersOpenssl, s_client) {
         auto openssl = co_await start(client_of(certificates, *server) + option());
         co_await expect_echo_through(*openssl);
         // It ends with a close_notify.
-        const std::string status = co_await openssl->end();
-        EXPECT_EQ(status, "exited with 0") << openssl->errors();
+        co_await expect_success(*openssl);
         EXPECT_NE(openssl->errors().find("Protocol version: " + GetParam()), std::string::npos)
             << openssl->errors();
         EXPECT_NE(openssl->errors().find("Verification: OK"), std::string::npos)
@@ -113,8 +112,7 @@ TEST_P(PeersOpenssl, s_server) {
         // Our close_notify ends it, and it answers by its own.
         writer.close();
         co_await writer.wait_closed();
-        const std::string status = co_await openssl->end();
-        EXPECT_EQ(status, "exited with 0") << openssl->errors();
+        co_await expect_success(*openssl);
     });
 }
 
@@ -181,8 +179,7 @@ TEST_P(PeersOpenssl, s_client_shows_a_certificate) {
         auto good = co_await start(command + " -cert " + shown.certificate + " -key " + shown.key);
         const std::string name = co_await names.get();
         EXPECT_EQ(name, "a client's");
-        const std::string status = co_await good->end();
-        EXPECT_EQ(status, "exited with 0") << good->errors();
+        co_await expect_success(*good);
 
         // Without one it is turned away, and both say so.
         Report report(asyncio::get_running_loop());
@@ -277,8 +274,7 @@ TEST(PeersOpensslNames, s_client_asks_for_a_host_and_a_protocol) {
                                               "-alpn spdy/1,http/1.1");
         const std::string asked = co_await seen.get();
         EXPECT_EQ(asked, "localhost in http/1.1");
-        const std::string status = co_await first->end();
-        EXPECT_EQ(status, "exited with 0") << first->errors();
+        co_await expect_success(*first);
         EXPECT_NE(first->rest().find("ALPN protocol: http/1.1"), std::string::npos)
             << first->rest();
 
@@ -286,8 +282,7 @@ TEST(PeersOpensslNames, s_client_asks_for_a_host_and_a_protocol) {
                                                "-servername other.example -alpn http/1.1,h2");
         const std::string other_asked = co_await seen.get();
         EXPECT_EQ(other_asked, "other.example in h2");
-        const std::string other_status = co_await second->end();
-        EXPECT_EQ(other_status, "exited with 0") << second->errors();
+        co_await expect_success(*second);
 
         Report report(asyncio::get_running_loop());
         auto third = co_await start(command + " -servername nobody.example");

@@ -7,13 +7,15 @@
 //         co_await socat->open();
 //         socat->in().write("hello");
 //         std::string answer = co_await socat->out().readexactly(5);
-//         co_await socat->has_ended("exited with 0");
+//         co_await expect_success(*socat);
 //     });
 //
 // Standard input and output of the program are a pair of streams; what it says on standard error is
 // kept for messages, or comes with its output. It is killed with its Program, with the test, and
 // after a minute.
 #pragma once
+
+#include "support/some_bytes.hpp"
 
 #include <asyncio/asyncio.hpp>
 #include <gtest/gtest.h>
@@ -75,17 +77,6 @@ inline std::uint16_t free_port(int type = SOCK_STREAM) {
     asyncio::Socket socket(AF_INET, type);
     socket.bind(asyncio::Address("127.0.0.1", 0));
     return socket.getsockname().port();
-}
-
-// Bytes that are different everywhere.
-inline std::string some_bytes(std::size_t size) {
-    std::string bytes(size, '\0');
-    std::uint32_t state = 12345;
-    for (char& byte : bytes) {
-        state = state * 1664525 + 1013904223;
-        byte = static_cast<char>(state >> 24);
-    }
-    return bytes;
 }
 
 enum class Errors { kept, with_output };
@@ -194,6 +185,19 @@ inline asyncio::Coro<std::unique_ptr<Program>> start(std::string command,
     auto program = std::make_unique<Program>(command, errors);
     co_await program->open();
     co_return program;
+}
+
+// It ends well when it hears the end of its input, unless it has ended before.
+inline asyncio::Coro<> expect_success(Program& program) {
+    const std::string status = co_await program.end();
+    EXPECT_EQ(status, "exited with 0") << program.errors() << program.rest();
+}
+// The same, and this line is the last that it says.
+inline asyncio::Coro<> expect_last(Program& program, std::string line) {
+    const std::string said = co_await program.out().readline();
+    EXPECT_EQ(said, line);
+    co_await expect_success(program);
+    EXPECT_EQ(program.rest(), "");
 }
 
 // The number that follows the last of these characters in a line: "127.0.0.1:4711", "port 4711".

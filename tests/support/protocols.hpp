@@ -6,6 +6,8 @@
 //     co_await until([&] { return ends.protocol->received == "hello"; });
 #pragma once
 
+#include "support/what_of.hpp"
+
 #include <asyncio/asyncio.hpp>
 #include <gtest/gtest.h>
 
@@ -18,17 +20,6 @@
 #include <vector>
 
 namespace asyncio_test {
-
-inline std::string what_of(const std::exception_ptr& exception) {
-    if (exception == nullptr) return "nothing";
-    try {
-        std::rethrow_exception(exception);
-    } catch (const std::exception& error) {
-        return error.what();
-    } catch (...) {
-        return "something else";
-    }
-}
 
 // Lets others run until it holds; for ten seconds at most.
 template <class Condition> asyncio::Coro<> until(Condition condition) {
