@@ -421,6 +421,8 @@ Coro<> StreamWriter::start_tls_with(StreamWriter writer,
                                     options.ssl_session().get());
     co_await writer.drain();
     refuse_start_tls(stream); // once more: others ran meanwhile
+    // What it still has to send would be lost.
+    if (stream.is_closing()) throw RuntimeError("start_tls() on a connection that is closing");
     co_await detail::secure(writer, stream, std::move(session), options.handshake_timeout(),
                             options.shutdown_timeout());
 }

@@ -542,6 +542,41 @@ TEST(SslStreams, are_not_upgraded_while_somebody_reads) {
     });
 }
 
+// What was written goes out all the same.
+TEST(SslStreams, are_not_upgraded_when_they_are_closed) {
+    asyncio::run([]() -> Coro<> {
+        const std::string much(4 << 20, 'x');
+        for (const bool in_tls : {false, true}) {
+            SCOPED_TRACE(in_tls);
+            auto both = co_await asyncio_test::connected();
+            ConnectionOptions options = in_tls ? trusting() : ConnectionOptions();
+            if (in_tls) options.server_hostname("localhost");
+            options.sock(std::move(both.first));
+            auto opening = create_task(asyncio::open_connection(options));
+            TlsByHand peer(std::move(both.second), server_context());
+            if (in_tls) co_await peer.handshake();
+            auto [reader, writer] = co_await opening;
+            writer.set_write_buffer_limits(2 * much.size());
+            writer.write(much);
+            EXPECT_GT(writer.get_write_buffer_size(), 0U);
+            writer.close();
+            const auto upgraded = co_await as_result(writer.start_tls(
+                client_context(), asyncio::StartTlsOptions().server_hostname("localhost")));
+            EXPECT_TRUE(upgraded.failed_with<asyncio::RuntimeError>()) << what_of(upgraded);
+            std::string received;
+            if (in_tls) {
+                received = co_await peer.rest();
+                EXPECT_EQ(peer.status(), TlsStatus::closed);
+                co_await peer.end_tls();
+            } else {
+                received = co_await asyncio_test::receive_all(peer.socket());
+            }
+            EXPECT_TRUE(received == much) << received.size();
+            co_await writer.wait_closed();
+        }
+    });
+}
+
 TEST(SslStreams, whose_upgrade_is_cancelled_or_takes_too_long_are_aborted) {
     asyncio::run([]() -> Coro<> {
         const auto silent = [](StreamReader reader, StreamWriter) -> Coro<> {

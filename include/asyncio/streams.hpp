@@ -627,9 +627,10 @@ class ASYNCIO_API StreamWriter {
     // The connection goes on in TLS, by an ssl::Context, beginning with what was received and not
     // read. Everything that was written is sent first. Throws ssl::Error, with what failed and for
     // which host; TimeoutError; what drain() throws; RuntimeError while somebody reads or a
-    // handshake is under way. After a failure, or a cancel, the connection is aborted. If it speaks
-    // TLS already, the new one is spoken inside of it, as with an HTTPS proxy that has answered
-    // CONNECT; get_extra_info(ssl_object) is the inner one then. (StreamWriter.start_tls)
+    // handshake is under way, and if it is closing. After a failure of the handshake, or a cancel,
+    // the connection is aborted. If it speaks TLS already, the new one is spoken inside of it, as
+    // with an HTTPS proxy that has answered CONNECT; get_extra_info(ssl_object) is the inner one
+    // then. (StreamWriter.start_tls)
     template <class Context>
         requires requires(const Context& context) { context.tls(); }
     ASYNCIO_CORO_WRAPPER Coro<> start_tls(const Context& context,
