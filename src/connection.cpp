@@ -367,7 +367,10 @@ void Connection::advance_close() noexcept {
             if (begin_shutdown_timeout()) closer_.begin();
             return;
         }
-        if (!unsent().empty() && write_error_ == nullptr) return;
+        if (!unsent().empty() && write_error_ == nullptr) { // the peer has ended, or been told why
+            begin_shutdown_timeout();
+            return;
+        }
     }
     finishing_ = true;
     sender_.come_up_soon();

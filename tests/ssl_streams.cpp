@@ -15,7 +15,9 @@
 #include <asyncio/testing/cancel_everywhere.hpp>
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -469,6 +471,47 @@ TEST(SslStreams, that_are_closed_do_not_wait_for_a_peer_that_has_ended_and_takes
             EXPECT_EQ(what_of(closed).find("SSL shutdown timed out: "), 0U) << what_of(closed);
             writer.abort();
         }
+    });
+}
+
+namespace {
+
+bool kernel_is_full = false;
+
+asyncio::RunOptions with_a_kernel_that_may_be_full() {
+    static const asyncio::SystemCalls table = [] {
+        asyncio::SystemCalls t = asyncio::SystemCalls::real();
+        t.send = [](int descriptor, const void* data, std::size_t size, int flags) -> ssize_t {
+            if (!kernel_is_full) return ::send(descriptor, data, size, flags);
+            errno = EAGAIN;
+            return -1;
+        };
+        return t;
+    }();
+    return asyncio::RunOptions().loop(asyncio::LoopOptions().system_calls(table));
+}
+
+} // namespace
+
+// Nothing is kept, but there is no room for the close_notify.
+TEST(SslStreams, that_are_closed_do_not_wait_for_a_peer_that_has_ended_and_takes_no_close_notify) {
+    asyncio::run(with_a_kernel_that_may_be_full(), []() -> Coro<> {
+        auto both = co_await asyncio_test::connected();
+        ConnectionOptions options = trusting();
+        options.server_hostname("localhost").ssl_shutdown_timeout(50ms).sock(std::move(both.first));
+        auto opening = create_task(asyncio::open_connection(options));
+        TlsByHand peer(std::move(both.second), server_context());
+        co_await peer.handshake();
+        auto [reader, writer] = co_await opening;
+        co_await peer.end_tls();
+        const std::string end = co_await reader.read();
+        EXPECT_EQ(end, "");
+        kernel_is_full = true;
+        writer.close();
+        const auto closed = co_await as_result(asyncio::wait_for(writer.wait_closed(), 2s));
+        kernel_is_full = false;
+        EXPECT_EQ(what_of(closed).find("SSL shutdown timed out: "), 0U) << what_of(closed);
+        writer.abort();
     });
 }
 
