@@ -14,6 +14,11 @@ namespace detail {
 namespace {
 
 constexpr std::size_t parts_at_once = 64;
+// Of ciphertext that has nothing in it for who waits, from a peer that sends on and on: changes of
+// keys, say, of which a block takes milliseconds. Then others have their turn.
+constexpr int most_blocks_in_a_turn = 4;
+// Of answers that a peer of TLS has asked for, and does not take.
+constexpr std::size_t most_answers = std::size_t{64} * 1024;
 
 } // namespace
 
@@ -555,6 +560,8 @@ Connection::Got Connection::feed_tls() {
 
 TlsSession::Status Connection::read_records(std::span<char> into, std::size_t& count,
                                             std::string_view ciphertext) {
+    const std::size_t unsent_before = tls_->output().size();
+    if (unsent_before == 0) answers_ = 0;
     TlsSession::Status status;
     do {
         std::size_t more = 0;
@@ -569,8 +576,17 @@ TlsSession::Status Connection::read_records(std::span<char> into, std::size_t& c
     }
     // An answer to a change of keys, or an alert.
     if (!unsent().empty()) {
+        answers_ += static_cast<std::uint32_t>(tls_->output().size() - unsent_before);
         send_unsent();
-        if (!unsent().empty() && write_error_ == nullptr) sender_.wait();
+        if (!unsent().empty() && write_error_ == nullptr) {
+            sender_.wait();
+            if (answers_ > most_answers) {
+                read_failed(make_system_error(
+                    EPROTO, "TLS with " + peer_.text() +
+                                ", which asks for new keys again and again and takes no answer"));
+                return TlsSession::Status::failed;
+            }
+        }
     }
     return status;
 }
@@ -579,9 +595,10 @@ Connection::Got Connection::read_tls(std::span<char> into, std::size_t& count) {
     count = 0;
     TlsSession::Status status = TlsSession::Status::want_input;
     if (tls_may_have_more_) status = read_records(into, count, {});
-    while (count == 0 && status == TlsSession::Status::want_input) {
+    for (int i = 0; count == 0 && status == TlsSession::Status::want_input; ++i) {
         if (closing_) return Got::end;
         if (!believed(Direction::read)) return tcp_ended_ ? Got::end : Got::blocked;
+        if (i == most_blocks_in_a_turn) return Got::blocked;
         const IoBlock block(io());
         std::size_t received = 0;
         const Got got = receive_ciphertext(block.span(), received);
@@ -601,7 +618,7 @@ Connection::Got Connection::read_tls(std::span<char> into, std::size_t& count) {
 
 Connection::Got Connection::handshake() {
     if (closing_) return Got::end;
-    for (;;) {
+    for (int i = 0;; ++i) {
         const TlsSession::Status status = tls_->handshake();
         if (status == TlsSession::Status::failed) read_failed(tls_->error());
         send_unsent();
@@ -619,6 +636,7 @@ Connection::Got Connection::handshake() {
             break;
         }
         if (closing_) return Got::end;
+        if (i == most_blocks_in_a_turn) return Got::blocked;
         const Got got = feed_tls();
         if (got == Got::blocked &&
             write_error_ != nullptr) { // no answer comes to what was not sent
@@ -658,14 +676,13 @@ void Connection::Closer::run() {
     Connection& c = connection;
     if (c.finishing_) return;
     try {
-        constexpr int most_in_a_turn = 16;
         for (int i = 0;; ++i) {
             const TlsSession::Status status = c.tls_->shutdown();
             c.send_unsent(); // TLS inside of TLS ends one after the other
             if (c.finishing_) return;
             if (status != TlsSession::Status::want_input || c.write_error_ != nullptr) break;
             if (!c.unsent().empty()) c.sender_.wait();
-            if (i == most_in_a_turn) { // a peer that sends on and on
+            if (i == most_blocks_in_a_turn) {
                 c.retain();
                 wait_a_turn();
                 return;

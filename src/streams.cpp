@@ -211,6 +211,7 @@ IoOperation::Attempt Handshake::attempt() {
     case Connection::Got::data:
         return Attempt::done;
     case Connection::Got::blocked:
+        put_off = connection().believed(Direction::read);
         return Attempt::blocked;
     case Connection::Got::failed:
         std::rethrow_exception(connection().read_error());

@@ -213,6 +213,20 @@ TEST(FastPeer, does_not_keep_a_cancel_from_a_read_which_loses_nothing) {
     });
 }
 
+// What closing reads and drops of it has an end.
+TEST(FastPeer, does_not_hold_up_others_when_it_is_closed) {
+    asyncio::run(with_a_fast_peer(), []() -> Coro<> {
+        auto ends = co_await stream_and_socket_of_unix();
+        is_fast = true;
+        delivered = 100'000;
+        ends.writer.close();
+        co_await ends.writer.wait_closed();
+        is_fast = false;
+        EXPECT_LT(delivered, 100'000);
+        EXPECT_GE(delivered, 100'000 - 64);
+    });
+}
+
 // --- where they cannot work
 
 TEST(Streams, of_another_loop_are_refused_in_place_of_waiting_for_ever) {

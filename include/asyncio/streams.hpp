@@ -153,6 +153,7 @@ class ASYNCIO_API StreamRead : public IoOperation {
         case Connection::Got::data:
             return More::some;
         case Connection::Got::blocked:
+            put_off = stream().believed(Direction::read);
             return More::blocked;
         case Connection::Got::end:
             return More::end;

@@ -217,7 +217,7 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
         blocked, // would block: waits for `direction`
     };
     // One try. Throws what fails, also that the channel was closed meanwhile. After `blocked`, the
-    // channel is attached, and its belief is gone.
+    // channel is attached, and its belief is gone, unless this is put_off.
     virtual Attempt attempt() = 0;
 
     // In await_ready(): whether it is done, or has failed.
@@ -260,7 +260,7 @@ class ASYNCIO_API IoOperation : public ChannelWaiter {
     Outcome outcome_ = Outcome::fresh;
 
   protected:
-    // It is to go on in the next turn, and not to wait: the budget is spent.
+    // It is to go on in the next turn, and not to wait: the budget is spent, or the peer is fast.
     bool put_off = false;
     // Which direction attempt() has found blocked. Default: to read.
     Direction direction = Direction::read;

@@ -61,7 +61,7 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
 
     enum class Got : std::uint8_t {
         data,
-        blocked, // nothing now: wait for the channel to be readable
+        blocked, // nothing now: wait for the channel to be readable; a turn, if it still is
         end,     // nothing more: the peer has ended, or this side has closed
         failed,  // read_error() says why
     };
@@ -306,7 +306,8 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     bool handshake_over_ = false; // of TLS, and it has not failed
     bool tls_may_have_more_ = true;
     std::uint8_t dropped_writes_ = 0;
-    bool tells_ = false; // of one of them
+    bool tells_ = false;        // of one of them
+    std::uint32_t answers_ = 0; // of TLS, in bytes, since nothing was unsent
     ByteBuffer<Io> received_;
     ByteBuffer<Io> kept_;
     std::size_t high_water_ = 64 * 1024;
