@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include <asyncio/detail/connection.hpp>
 
+#include "is_a.hpp"
 #include "stacked_tls.hpp"
 #include "uninterrupted.hpp"
 
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <new>
 #include <sys/uio.h>
 
 ASYNCIO_BEGIN_NAMESPACE
@@ -364,8 +366,7 @@ void Connection::advance_close() noexcept {
     }
     if (says_goodbye && write_error_ == nullptr) {
         shutdown_begun_ = true;
-        const TlsSession::Status status = tls_->shutdown();
-        send_unsent();
+        const TlsSession::Status status = go_on_with_end_of_tls();
         if (finishing_) return;
         if (!unsent().empty() && write_error_ == nullptr) sender_.wait();
         if (status == TlsSession::Status::want_input && !tcp_ended_ && write_error_ == nullptr) {
@@ -379,6 +380,16 @@ void Connection::advance_close() noexcept {
     }
     finishing_ = true;
     sender_.come_up_soon();
+}
+
+// As far as it goes: of TLS inside of TLS, one ends after the other.
+TlsSession::Status Connection::go_on_with_end_of_tls() noexcept {
+    const TlsSession::Status status = tls_->shutdown();
+    send_unsent();
+    // What else it may fail with is the peer's, of whom nothing is wanted any more.
+    if (status == TlsSession::Status::failed && is_a<std::bad_alloc>(tls_->error()))
+        abort(tls_->error());
+    return status;
 }
 
 // Once. False: there was no memory for the timer, and it is aborted.
@@ -568,7 +579,13 @@ TlsSession::Status Connection::read_records(std::span<char> into, std::size_t& c
         status = tls_->read(into.subspan(count), more, ciphertext);
         count += more;
     } while (status == TlsSession::Status::done && count < into.size());
-    if (!ciphertext.empty()) tls_->feed(ciphertext);
+    if (!ciphertext.empty()) {
+        try {
+            tls_->feed(ciphertext);
+        } catch (...) { // nothing can follow; what came before is given
+            read_failed(std::current_exception());
+        }
+    }
     tls_may_have_more_ = status != TlsSession::Status::want_input;
     if (status == TlsSession::Status::failed) {
         if (count != 0) return status; // what came before is given first; the session says it again
@@ -677,8 +694,7 @@ void Connection::Closer::run() {
     if (c.finishing_) return;
     try {
         for (int i = 0;; ++i) {
-            const TlsSession::Status status = c.tls_->shutdown();
-            c.send_unsent(); // TLS inside of TLS ends one after the other
+            const TlsSession::Status status = c.go_on_with_end_of_tls();
             if (c.finishing_) return;
             if (status != TlsSession::Status::want_input || c.write_error_ != nullptr) break;
             if (!c.unsent().empty()) c.sender_.wait();

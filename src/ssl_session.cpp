@@ -315,11 +315,13 @@ void SslSession::feed(std::string_view ciphertext) {
 }
 
 void SslSession::take_output(std::size_t count) noexcept {
+    constexpr std::size_t most_kept = std::size_t{256} * 1024; // not that of one big write
     ASYNCIO_ASSERT(count <= output_.size() - output_taken_);
     output_taken_ += count;
     if (output_taken_ == output_.size()) {
         output_.clear();
         output_taken_ = 0;
+        if (output_.capacity() > most_kept) std::string().swap(output_);
     }
 }
 

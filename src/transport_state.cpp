@@ -16,8 +16,8 @@ void TransportState::start() { receiver_.come_up_soon(); }
 
 void TransportState::start(std::unique_ptr<TlsSession> session, Delay handshake_timeout,
                            Delay shutdown_timeout) {
-    arm(loop(), handshake_timeout);
     start_tls(std::move(session), shutdown_timeout);
+    arm(loop(), handshake_timeout);
     handshaking_ = true;
     receiver_.come_up_soon();
 }
@@ -25,8 +25,8 @@ void TransportState::start(std::unique_ptr<TlsSession> session, Delay handshake_
 void TransportState::upgrade(std::unique_ptr<TlsSession> session, Delay handshake_timeout,
                              Delay shutdown_timeout, AnyProtocol protocol) {
     set_protocol(std::move(protocol));
-    arm(loop(), handshake_timeout);
     start_tls(std::move(session), shutdown_timeout);
+    arm(loop(), handshake_timeout);
     handshaking_ = true;
     reading_ = true;
     receiver_.stop();
@@ -308,7 +308,7 @@ void TransportState::receive() {
     if (is_closing()) return;
     if (got == Got::end) {
         ended();
-    } else if (got == Got::failed) {
+    } else if (read_error() != nullptr) {
         abort(read_error());
     }
 }

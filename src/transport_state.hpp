@@ -30,7 +30,8 @@ class TransportState final : public Connection, Timed {
     TransportState(EventLoop& loop, int descriptor, const Address& peer, AnyProtocol protocol,
                    ContextRef context);
 
-    // connection_made() comes in the next turn; with a session, after the handshake.
+    // connection_made() comes in the next turn; with a session, after the handshake. What these
+    // three throw leaves it of no use: abort it.
     void start();
     void start(std::unique_ptr<TlsSession> session, Delay handshake_timeout,
                Delay shutdown_timeout);

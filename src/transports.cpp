@@ -52,12 +52,18 @@ Coro<Transport> begin_transport(std::shared_ptr<ProtocolFactory> factory, Connec
     Arrival arrival(state);
     state.connected_to(std::move(connected.host));
     if (is_server) state.came_to_server();
-    if (session != nullptr) {
-        state.start(std::move(session), options.handshake_timeout(), options.shutdown_timeout());
-    } else {
-        state.start();
+    try {
+        if (session != nullptr) {
+            state.start(std::move(session), options.handshake_timeout(),
+                        options.shutdown_timeout());
+        } else {
+            state.start();
+        }
+        co_await arrive(transport, arrival);
+    } catch (...) {
+        if (!state.is_closing()) state.abort(); // there was no memory
+        throw;
     }
-    co_await arrive(transport, arrival);
     co_return transport;
 }
 
@@ -153,9 +159,14 @@ Coro<Transport> start_tls_with(Transport transport, AnyProtocol protocol,
                                     options.ssl_session().get());
     session->feed(options.received());
     Arrival arrival(state);
-    state.upgrade(std::move(session), options.handshake_timeout(), options.shutdown_timeout(),
-                  std::move(protocol));
-    co_await arrive(transport, arrival);
+    try {
+        state.upgrade(std::move(session), options.handshake_timeout(), options.shutdown_timeout(),
+                      std::move(protocol));
+        co_await arrive(transport, arrival);
+    } catch (...) {
+        if (!state.is_closing()) state.abort(); // there was no memory
+        throw;
+    }
     co_return transport;
 }
 

@@ -4,7 +4,9 @@
 //
 // A program of its own, since what OpenSSL allocates by is set once, before it is used.
 #include "support/certificates.hpp"
+#include "support/some_bytes.hpp"
 #include "support/tls_pair.hpp"
+#include "support/what_of.hpp"
 
 #include <asyncio/asyncio.hpp>
 #include <asyncio/ssl.hpp>
@@ -17,6 +19,8 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <malloc.h>
+#include <memory>
 #include <new>
 #include <openssl/crypto.h>
 #include <optional>
@@ -32,6 +36,7 @@ using asyncio_test::Issued;
 using asyncio_test::TlsEnd;
 using asyncio_test::TlsPair;
 using asyncio_test::TlsStatus;
+using asyncio_test::what_of;
 
 namespace {
 
@@ -42,6 +47,7 @@ struct Allocator {
     std::size_t largest = 0; // bytes
     std::size_t until_failure = never;
     std::ptrdiff_t living = 0; // blocks
+    std::size_t bytes = 0;     // of these
     bool failed = false;
 
     ASYNCIO_NOINLINE void* allocate(std::size_t size, void* old = nullptr) {
@@ -52,13 +58,17 @@ struct Allocator {
             failed = true;
             return nullptr;
         }
+        const std::size_t old_bytes = ::malloc_usable_size(old);
         void* const block = std::realloc(old, size > 0 ? size : 1);
-        if (block != nullptr && old == nullptr) ++living;
+        if (block == nullptr) return nullptr;
+        if (old == nullptr) ++living;
+        bytes += ::malloc_usable_size(block) - old_bytes;
         return block;
     }
     ASYNCIO_NOINLINE void free(void* block) noexcept {
         if (block == nullptr) return;
         --living;
+        bytes -= ::malloc_usable_size(block);
         std::free(block);
     }
     void fail_at(std::size_t k) noexcept {
@@ -298,7 +308,127 @@ TEST(TlsMemory, an_allocation_of_openssls_that_fails_is_an_error) {
     EXPECT_GT(fail_each(ends, openssls, Told::somehow, 101), 1000u);
 }
 
+// What a big message needed is not kept for the small ones that follow.
+TEST(TlsMemory, a_big_message_leaves_no_big_buffers_behind) {
+    const Ends ends;
+    TlsPair pair(ends.client(), ends.server(), "localhost");
+    ASSERT_TRUE(pair.handshake());
+    pair.settle();
+    const std::size_t before = ours.bytes;
+    {
+        const std::string big(std::size_t{16} << 20, 'x');
+        EXPECT_EQ(pair.client.session->write(big), TlsStatus::done);
+        EXPECT_GT(ours.bytes - before, 2 * big.size());
+        while (!pair.client.session->output().empty()) {
+            const std::size_t size = pair.client.session->output().size();
+            pair.client.session->take_output(std::min(size, std::size_t{100'000}));
+        }
+    }
+    EXPECT_LT(ours.bytes, before + 500'000);
+}
+
 namespace {
+
+struct Outcome {
+    std::string of_client;
+    std::string of_server;
+    std::size_t reports = 0;
+};
+template <class T> std::string told_by(const asyncio::Result<T>& result) {
+    return result.exception() != nullptr ? what_of(result) : "";
+}
+
+struct Contexts {
+    explicit Contexts(const Ends& ends) : client(ends.client()), server(ends.server()) {}
+    ssl::Context client;
+    ssl::Context server;
+};
+
+Coro<asyncio::Streams> stream_of(asyncio::Socket socket) {
+    asyncio::ConnectionOptions options;
+    options.sock(std::move(socket));
+    auto streams = co_await asyncio::open_connection(options);
+    co_return streams;
+}
+
+// Who is not told by the peer hangs up.
+Coro<> start_tls(asyncio::StreamWriter writer, const ssl::Context& context,
+                 asyncio::StartTlsOptions options) {
+    try {
+        co_await writer.start_tls(context, options);
+    } catch (...) {
+        writer.abort();
+        throw;
+    }
+}
+
+// One more level of TLS; after that every allocation succeeds.
+Coro<> upgrade(const Contexts& contexts, const asyncio::Streams& client,
+               const asyncio::Streams& server, Outcome& told) {
+    const auto of_server = asyncio::StartTlsOptions().server_side(true);
+    const auto of_client = asyncio::StartTlsOptions().server_hostname("localhost");
+    auto upgrading = asyncio::create_task(start_tls(server.second, contexts.server, of_server));
+    const auto upgraded =
+        co_await asyncio::as_result(start_tls(client.second, contexts.client, of_client));
+    const auto other = co_await asyncio::as_result(upgrading);
+    ours.until_failure = never;
+    told.of_client = told_by(upgraded);
+    told.of_server = told_by(other);
+}
+
+// The k-th allocation fails while the last level of TLS begins.
+Coro<> begin_with_failure(const Contexts& contexts, int levels, std::size_t k, Outcome& told) {
+    auto both = asyncio::Socket::pair();
+    const asyncio::Streams client = co_await stream_of(std::move(both.first));
+    const asyncio::Streams server = co_await stream_of(std::move(both.second));
+    for (int i = 1; i < levels; ++i) co_await upgrade(contexts, client, server, told);
+    EXPECT_EQ(told.of_client + told.of_server, "");
+    ours.fail_at(k);
+    try {
+        co_await upgrade(contexts, client, server, told);
+    } catch (const std::bad_alloc& error) { // nothing has begun
+        ours.until_failure = never;
+        told.of_client = error.what();
+    }
+    client.second.abort();
+    server.second.abort();
+}
+
+// It fails while the server writes and the client reads, which reads on as long as it can.
+Coro<> talk_with_failure(const Contexts& contexts, int levels, std::size_t k, Outcome& told) {
+    auto both = asyncio::Socket::pair();
+    const asyncio::Streams client = co_await stream_of(std::move(both.first));
+    const asyncio::Streams server = co_await stream_of(std::move(both.second));
+    for (int i = 0; i < levels; ++i) co_await upgrade(contexts, client, server, told);
+    const std::string data = asyncio_test::some_bytes(100'000);
+    std::string received;
+    received.reserve(data.size());
+    static std::array<char, 1000> buffer;
+    ours.fail_at(k);
+    server.second.write(data);
+    if (server.second.is_closing()) {
+        told.of_server = "std::bad_alloc";
+        server.second.abort();
+    }
+    for (int failures = 0; failures < 3 && received.size() < data.size();) {
+        const auto got = co_await asyncio::as_result(client.first.read_into(buffer));
+        if (!got.has_value()) {
+            ++failures;
+            told.of_client = told_by(got);
+        } else if (*got == 0) {
+            break;
+        } else {
+            received.append(buffer.data(), *got);
+        }
+    }
+    ours.until_failure = never;
+    EXPECT_TRUE(data.starts_with(received)) << received.size();
+    if (told.of_server.empty() && received.size() < data.size()) {
+        EXPECT_EQ(told.of_client, "std::bad_alloc");
+    }
+    client.second.abort();
+    server.second.abort();
+}
 
 // Reads until the end, answers what nobody waits for any more, and ends.
 Coro<> answer_late(asyncio::StreamReader reader, asyncio::StreamWriter writer) {
@@ -308,37 +438,13 @@ Coro<> answer_late(asyncio::StreamReader reader, asyncio::StreamWriter writer) {
     co_await writer.wait_closed();
 }
 
-struct Outcome {
-    std::string of_client;
-    std::string of_server;
-    std::size_t reports = 0;
-};
-template <class T> std::string what_of(const asyncio::Result<T>& result) {
-    if (result.template failed_with<std::bad_alloc>()) return "bad_alloc";
-    try {
-        result.value();
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-    return "";
-}
-
-// A connection over streams that is warm, and closed with so much in it that is not sent yet: from
-// then on the k-th allocation fails.
-Coro<> close_with_failure(const Ends& ends, std::size_t unsent, std::size_t k, Outcome& told) {
+// It fails while a stream that is warm is closed with so much in it that is not sent yet.
+Coro<> close_with_failure(const Contexts& contexts, int levels, std::size_t unsent, std::size_t k,
+                          Outcome& told) {
     auto both = asyncio::Socket::pair();
-    asyncio::ConnectionOptions options;
-    options.sock(std::move(both.first));
-    auto client = co_await asyncio::open_connection(options);
-    options.sock(std::move(both.second));
-    auto server = co_await asyncio::open_connection(options);
-    const ssl::Context of_server = ends.server();
-    const ssl::Context of_client = ends.client();
-    auto upgrading = asyncio::create_task(
-        server.second.start_tls(of_server, asyncio::StartTlsOptions().server_side(true)));
-    co_await client.second.start_tls(of_client,
-                                     asyncio::StartTlsOptions().server_hostname("localhost"));
-    co_await upgrading;
+    asyncio::Streams client = co_await stream_of(std::move(both.first));
+    asyncio::Streams server = co_await stream_of(std::move(both.second));
+    for (int i = 0; i < levels; ++i) co_await upgrade(contexts, client, server, told);
     server.second.write("hello\n");
     const std::string line = co_await client.first.readline();
     EXPECT_EQ(line, "hello\n");
@@ -349,58 +455,139 @@ Coro<> close_with_failure(const Ends& ends, std::size_t unsent, std::size_t k, O
     client.second.close();
     try {
         const auto closed = co_await asyncio::as_result(client.second.wait_closed());
-        told.of_client = what_of(closed);
-    } catch (const std::bad_alloc&) {
-        told.of_client = "bad_alloc";
+        told.of_client = told_by(closed);
+    } catch (const std::bad_alloc& error) {
+        told.of_client = error.what();
     }
     try {
         const auto answered = co_await asyncio::as_result(answering);
-        told.of_server = what_of(answered);
-    } catch (const std::bad_alloc&) {
-        told.of_server = "bad_alloc";
+        told.of_server = told_by(answered);
+    } catch (const std::bad_alloc& error) {
+        told.of_server = error.what();
     }
     ours.until_failure = never;
 }
 
+struct Silent final : asyncio::Protocol {};
+
+// It fails while a transport is made over TLS, and speaks another one inside of it.
+Coro<> transport_with_failure(const Contexts& contexts, std::size_t k, Outcome& told) {
+    auto both = asyncio::Socket::pair();
+    asyncio::Streams server = co_await stream_of(std::move(both.second));
+    auto answering = asyncio::create_task(
+        [](const Contexts& made, asyncio::StreamReader from, asyncio::StreamWriter to) -> Coro<> {
+            const auto options = asyncio::StartTlsOptions().server_side(true);
+            for (int i = 0; i < 2; ++i) co_await start_tls(to, made.server, options);
+            static_cast<void>(co_await from.read());
+        }(contexts, std::move(server.first), std::move(server.second)));
+    const auto factory = [] { return std::make_shared<Silent>(); };
+    const auto options = asyncio::StartTlsOptions().server_hostname("localhost");
+    auto outer = asyncio::ConnectionOptions()
+                     .ssl(contexts.client)
+                     .server_hostname("localhost")
+                     .sock(std::move(both.first));
+    const auto secure = factory();
+    ours.fail_at(k);
+    asyncio::Transport transport;
+    std::shared_ptr<Silent> plain;
+    try {
+        auto created = co_await asyncio::create_connection(factory, std::move(outer));
+        transport = created.transport;
+        plain = created.protocol;
+        co_await asyncio::start_tls(transport, secure, contexts.client, options);
+        ours.until_failure = never;
+        EXPECT_FALSE(transport.is_closing());
+        transport.close();
+    } catch (const std::exception& error) {
+        ours.until_failure = never;
+        told.of_client = error.what();
+    }
+    if (!told.of_client.empty() && !transport.is_closing()) { // nothing has begun
+        EXPECT_EQ(transport.get_protocol(), plain);
+        transport.abort();
+    }
+    transport = asyncio::Transport();
+    const auto answered = co_await asyncio::as_result(answering);
+    told.of_server = told_by(answered);
+}
+
+// Runs life(k, told) for each allocation in it, the k-th, which fails.
+template <class Life> void fail_each_of(const char* what, Life life) {
+    bool has_failed = true;
+    std::size_t k = never; // at first, to make what stays; then from 0 on
+    for (; has_failed || k == 0; ++k) {
+        ASSERT_LT(k + 1, 2'000u) << "it never comes to an end";
+        SCOPED_TRACE(std::string(what) + ", allocation " + std::to_string(k));
+        const std::ptrdiff_t before = ours.living;
+        const std::ptrdiff_t openssls_before = openssls.living;
+        {
+            Outcome told;
+            asyncio::testing::VirtualClock clock;
+            const auto loop = asyncio::new_event_loop(asyncio::LoopOptions().clock(clock));
+            loop->set_exception_handler(
+                [&](asyncio::EventLoop&, const asyncio::ExceptionContext&) { ++told.reports; });
+            asyncio::run_until_complete(*loop, life(k, told));
+            loop->close();
+            has_failed = ours.failed;
+            const std::string all = told.of_client + ", " + told.of_server;
+            const bool is_told =
+                all.find("std::bad_alloc") != std::string::npos || told.reports != 0;
+            EXPECT_EQ(is_told, has_failed) << all;
+            if (!has_failed) {
+                EXPECT_EQ(all, ", ");
+            }
+            for (const char* late : {"timed out", "in time"})
+                EXPECT_EQ(all.find(late), std::string::npos) << all;
+        }
+        EXPECT_EQ(ours.living, before);
+        if (k != never) {
+            EXPECT_EQ(openssls.living, openssls_before);
+        }
+        if (testing::Test::HasFailure()) return;
+    }
+    std::printf("%s: %zu allocations failed\n", what, k - 1);
+    EXPECT_GT(k, 3u);
+}
+
+constexpr const char* name_of_level[] = {"no TLS", "TLS", "TLS inside of TLS"};
+
 } // namespace
+
+TEST(TlsMemory, an_allocation_that_fails_while_a_stream_begins_tls_is_told_and_ends_it) {
+    const Contexts contexts{Ends()};
+    for (const int levels : {1, 2}) {
+        fail_each_of(name_of_level[levels], [&](std::size_t k, Outcome& told) {
+            return begin_with_failure(contexts, levels, k, told);
+        });
+    }
+}
+
+// Then what has come is given, and nothing but that.
+TEST(TlsMemory, an_allocation_that_fails_while_a_stream_is_read_is_told_as_what_it_is) {
+    const Contexts contexts{Ends()};
+    for (const int levels : {1, 2}) {
+        fail_each_of(name_of_level[levels], [&](std::size_t k, Outcome& told) {
+            return talk_with_failure(contexts, levels, k, told);
+        });
+    }
+}
 
 // In the timer for its end, in what the peer still sends, and wherever else.
 TEST(TlsMemory, an_allocation_that_fails_while_a_stream_is_closed_is_told_and_ends_it) {
-    const Ends ends;
-    for (const std::size_t unsent : {std::size_t{1}, std::size_t{1} << 20}) {
-        SCOPED_TRACE(unsent);
-        bool has_failed = true;
-        std::size_t k = 0;
-        for (; has_failed; ++k) {
-            ASSERT_LT(k, 1'000u) << "it never comes to an end";
-            SCOPED_TRACE(k);
-            const std::ptrdiff_t before = ours.living;
-            const std::ptrdiff_t openssls_before = openssls.living;
-            {
-                Outcome told;
-                asyncio::testing::VirtualClock clock;
-                const auto loop = asyncio::new_event_loop(asyncio::LoopOptions().clock(clock));
-                loop->set_exception_handler(
-                    [&](asyncio::EventLoop&, const asyncio::ExceptionContext&) { ++told.reports; });
-                asyncio::run_until_complete(*loop, close_with_failure(ends, unsent, k, told));
-                loop->close();
-                has_failed = ours.failed;
-                const bool is_told = told.of_client == "bad_alloc" ||
-                                     told.of_server == "bad_alloc" || told.reports != 0;
-                EXPECT_EQ(is_told, has_failed) << told.of_client << ", " << told.of_server;
-                if (!has_failed) {
-                    EXPECT_EQ(told.of_client + told.of_server, "");
-                }
-                EXPECT_EQ(told.of_client.find("timed out"), std::string::npos) << told.of_client;
-                EXPECT_EQ(told.of_server.find("timed out"), std::string::npos) << told.of_server;
-            }
-            EXPECT_EQ(ours.living, before);
-            if (k != 0) { // the first makes what stays
-                EXPECT_EQ(openssls.living, openssls_before);
-            }
-            if (HasFailure()) return;
+    const Contexts contexts{Ends()};
+    for (const int levels : {1, 2}) {
+        for (const std::size_t unsent : {std::size_t{1}, std::size_t{1} << 20}) {
+            SCOPED_TRACE(unsent);
+            fail_each_of(name_of_level[levels], [&](std::size_t k, Outcome& told) {
+                return close_with_failure(contexts, levels, unsent, k, told);
+            });
         }
-        std::printf("%zu bytes not sent yet: %zu allocations failed\n", unsent, k - 1);
-        EXPECT_GT(k, 3u);
     }
+}
+
+TEST(TlsMemory, an_allocation_that_fails_while_a_transport_begins_tls_is_told_and_ends_it) {
+    const Contexts contexts{Ends()};
+    fail_each_of("transports", [&](std::size_t k, Outcome& told) {
+        return transport_with_failure(contexts, k, told);
+    });
 }

@@ -265,6 +265,7 @@ class ASYNCIO_API Connection : public Channel, public Pooled {
     void write_failed(std::exception_ptr error) noexcept;
     void stop_using() noexcept;
     void advance_close() noexcept;
+    TlsSession::Status go_on_with_end_of_tls() noexcept;
     bool begin_shutdown_timeout() noexcept;
     void lose() noexcept;
     void loop_closed() noexcept override;
