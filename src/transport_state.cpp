@@ -127,12 +127,13 @@ void TransportState::fatal(const char* message) {
 void TransportState::make() {
     made_ = true;
     struct AtEnd {
-        TransportState& state;
+        Arrival* arrival;
         ~AtEnd() {
-            if (state.arrival_ != nullptr) state.arrival_->come();
+            if (arrival != nullptr) arrival->come();
         }
     };
-    const AtEnd at_end{*this};
+    // The one that waits for this: an eager start_tls() in the callback waits for more.
+    const AtEnd at_end{std::exchange(arrival_, nullptr)};
     call_and_go_on("protocol.connection_made() failed; the transport goes on",
                    [this] { protocol_->connection_made(Transport(*this)); });
 }

@@ -144,7 +144,7 @@ class Arrival {
     }
     void come(std::exception_ptr why_not = nullptr) noexcept {
         failure = std::move(why_not);
-        state_.arrival_ = nullptr;
+        if (state_.arrival_ == this) state_.arrival_ = nullptr;
         gate.open();
     }
 

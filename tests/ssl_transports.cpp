@@ -432,6 +432,46 @@ TEST(SslTransports, are_upgraded_with_a_protocol_of_buffers_and_change_it_for_an
     });
 }
 
+// Who waits for the connection is told that it is made, and who waits for TLS that it is begun.
+TEST(SslTransports, are_upgraded_in_connection_made) {
+    struct Upgrading : Recorder {
+        std::shared_ptr<Recorder> secure = std::make_shared<Recorder>();
+        std::string version;
+        void connection_made(Transport made) override {
+            Recorder::connection_made(made);
+            const auto options = asyncio::TaskOptions().eager_start(true);
+            static_cast<void>(asyncio::create_task(options, upgrade(made)));
+        }
+        Coro<> upgrade(Transport made) {
+            const ssl::Context context = client_context();
+            const auto options = StartTlsOptions().server_hostname("localhost");
+            co_await asyncio::start_tls(made, secure, context, options);
+            version = made.get_extra_info(asyncio::ssl_object)->cipher().value().name;
+        }
+    };
+    asyncio::run([]() -> Coro<> {
+        const auto handler = [](asyncio::StreamReader reader,
+                                asyncio::StreamWriter writer) -> Coro<> {
+            co_await writer.start_tls(server_context());
+            writer.write("in secret");
+            static_cast<void>(co_await asyncio::as_result(reader.read()));
+        };
+        auto server = co_await asyncio::start_server(handler, "127.0.0.1", 0);
+        const std::uint16_t port = server.sockets().at(0).port();
+        auto upgrading = std::make_shared<Upgrading>();
+        const auto factory = [&] { return upgrading; };
+        auto task = asyncio::create_task(asyncio::create_connection(factory, "127.0.0.1", port));
+        auto created = co_await asyncio::as_result(asyncio::wait_for(task, 5s));
+        EXPECT_TRUE(created.has_value()) << what_of(created.exception());
+        co_await until([&] { return upgrading->secure->received == "in secret"; });
+        EXPECT_NE(upgrading->version, "");
+        if (created.has_value()) created.value().transport.abort();
+        server.close();
+        server.abort_clients();
+        co_await server.wait_closed();
+    });
+}
+
 TEST(SslTransports, resume_a_session_that_is_given) {
     asyncio::run([]() -> Coro<> {
         const auto factory = [] { return std::make_unique<Echo>(); };
