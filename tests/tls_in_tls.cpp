@@ -8,11 +8,13 @@
 
 #include <asyncio/asyncio.hpp>
 #include <asyncio/ssl.hpp>
+#include <asyncio/testing/cancel_everywhere.hpp>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -290,6 +292,124 @@ TEST(TlsInTls, is_aborted_by_a_cancel_and_by_time_and_refuses_what_comes_meanwhi
         EXPECT_TRUE(writer.is_closing());
         co_await stop(server);
     });
+}
+
+TEST(TlsInTls, fails_to_begin_on_a_connection_that_is_closed_meanwhile) {
+    asyncio::run([]() -> Coro<> {
+        const auto silent = [](StreamReader reader, StreamWriter) -> Coro<> {
+            static_cast<void>(co_await as_result(reader.read()));
+        };
+        auto server = co_await serve(silent);
+        for (const bool in_order : {true, false}) {
+            auto [reader, writer] = co_await connect(port_of(server));
+            auto upgrading = create_task([](StreamWriter to) -> Coro<> {
+                co_await to.start_tls(client_context(), inner());
+            }(writer));
+            co_await asyncio::sleep(5ms);
+            if (in_order) {
+                writer.close();
+            } else {
+                writer.abort();
+            }
+            const auto closed = co_await as_result(upgrading);
+            EXPECT_NE(what_of(closed).find("the connection was closed meanwhile"),
+                      std::string::npos)
+                << what_of(closed);
+            const std::string end = co_await reader.read();
+            EXPECT_EQ(end, "");
+        }
+        co_await stop(server);
+    });
+}
+
+TEST(TlsInTls, may_be_cancelled_at_every_await) {
+    const ssl::Context of_server = server_context();
+    const ssl::Context of_client = client_context();
+    const ssl::Context inside = inner_server();
+    const auto handler = [&](StreamReader reader, StreamWriter writer) -> Coro<> {
+        co_await writer.start_tls(inside);
+        co_await echo(reader, writer);
+    };
+    const int cancels = asyncio::testing::cancel_everywhere(
+        [&](asyncio::testing::LeakToken token) -> Coro<> {
+            asyncio::get_running_loop().set_exception_handler(
+                [](asyncio::EventLoop&, const asyncio::ExceptionContext&) {});
+            static_cast<void>(token);
+            auto server = co_await serve(handler, of_server);
+            std::exception_ptr failure;
+            try {
+                auto [reader, writer] =
+                    co_await connect(port_of(server), ConnectionOptions().ssl(of_client));
+                co_await writer.start_tls(of_client, inner());
+                writer.write("hello");
+                const std::string text = co_await reader.readexactly(5);
+                EXPECT_EQ(text, "hello");
+                writer.close();
+                co_await writer.wait_closed();
+            } catch (...) {
+                failure = std::current_exception();
+            }
+            server.close();
+            server.abort_clients();
+            co_await server.wait_closed();
+            if (failure != nullptr) std::rethrow_exception(failure);
+        },
+        asyncio::testing::CancelOptions().may_leave_tasks(true));
+    EXPECT_GT(cancels, 8);
+}
+
+// A peer that takes part in the handshake of the inner session, and in nothing after that.
+TEST(TlsInTls, does_not_wait_for_ever_for_a_peer_that_does_not_answer_its_end) {
+    asyncio::run([]() -> Coro<> {
+        const auto handler = [](StreamReader, StreamWriter writer) -> Coro<> {
+            co_await writer.start_tls(inner_server());
+            co_await asyncio::create_future<int>();
+        };
+        auto server = co_await serve(handler);
+        {
+            auto [reader, writer] = co_await connect(port_of(server));
+            co_await writer.start_tls(client_context(), inner().ssl_shutdown_timeout(50ms));
+            writer.close();
+            const auto closed = co_await as_result(asyncio::wait_for(writer.wait_closed(), 10s));
+            EXPECT_EQ(what_of(closed).find("SSL shutdown timed out: "), 0U) << what_of(closed);
+        }
+        server.close();
+        server.abort_clients();
+    });
+}
+
+TEST(TlsInTls, is_dropped_with_a_loop_that_closes_wherever_it_is) {
+    const ssl::Context of_server = server_context();
+    const ssl::Context of_client = client_context();
+    const ssl::Context inside = inner_server();
+    const auto handler = [&](StreamReader reader, StreamWriter writer) -> Coro<> {
+        co_await writer.start_tls(inside);
+        co_await echo(reader, writer);
+    };
+    const auto talk = [&]() -> Coro<> {
+        auto server = co_await serve(handler, of_server);
+        auto [reader, writer] =
+            co_await connect(port_of(server), ConnectionOptions().ssl(of_client));
+        co_await writer.start_tls(of_client, inner());
+        writer.write(std::string(100'000, 'x'));
+        co_await reader.readexactly(50'000);
+        writer.close();
+        co_await writer.wait_closed();
+    };
+    bool is_over = false;
+    for (int count = 0; !is_over; ++count) {
+        ASSERT_LT(count, 1000);
+        Reports reports; // of tasks that the loop ends
+        const auto loop = asyncio::new_event_loop();
+        reports.watch(*loop);
+        const auto task = create_task(*loop, talk());
+        asyncio::run_until_complete(*loop, asyncio_test::turns(count));
+        is_over = task.done();
+        if (is_over) {
+            EXPECT_EQ(task.exception(), nullptr);
+        }
+        loop->close();
+    }
 }
 
 TEST(TlsInTls, upgrades_transports) {
