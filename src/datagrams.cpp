@@ -224,7 +224,8 @@ DatagramRecvInto::Attempt DatagramRecvInto::attempt() {
 
 DatagramRecvMany::Attempt DatagramRecvMany::attempt() {
     const SystemCalls& table = calls();
-    const std::size_t count = std::min(slots_.size(), most_at_once);
+    std::uint8_t& batch = socket().batch;
+    const std::size_t count = std::min<std::size_t>(slots_.size(), batch);
     if (count == 0) return Attempt::done;
     sockaddr_storage storages[most_at_once];
     iovec parts[most_at_once];
@@ -248,6 +249,12 @@ DatagramRecvMany::Attempt DatagramRecvMany::attempt() {
     count_ = static_cast<std::size_t>(got);
     for (std::size_t i = 0; i < count_; ++i)
         slots_[i].set(messages[i].msg_len, address_of(messages[i].msg_hdr));
+    // As many as come of late, and soon all again if more do.
+    if (count_ == batch) {
+        batch = static_cast<std::uint8_t>(std::min<std::size_t>(most_at_once, 4 * count_));
+    } else if (count_ <= batch / 4U) {
+        batch = std::max<std::uint8_t>(4, batch / 2);
+    }
     spend_for(socket().io(), count_);
     return Attempt::done;
 }

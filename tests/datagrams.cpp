@@ -381,6 +381,31 @@ TEST(Datagrams, go_in_batches) {
     });
 }
 
+TEST(Datagrams, that_come_one_by_one_are_soon_many_at_once_again) {
+    asyncio::run([]() -> Coro<> {
+        DatagramEndpoint server = co_await open_datagram_endpoint(on_loopback());
+        DatagramEndpoint client = co_await open_datagram_endpoint(connected_to(server.sockname()));
+        std::vector<Room> rooms(64);
+        std::vector<DatagramSlot> slots = slots_in(rooms);
+        for (int i = 0; i < 10; ++i) {
+            co_await client.send("one");
+            const std::size_t one = co_await server.recvmany(slots);
+            EXPECT_EQ(one, 1U);
+        }
+        const std::vector<OutgoingDatagram> all(64, OutgoingDatagram{"many"});
+        std::vector<std::size_t> counts;
+        for (int i = 0; i < 2; ++i) {
+            const std::size_t sent = co_await client.sendmany(all);
+            EXPECT_EQ(sent, 64U);
+            for (std::size_t got = 0; got < sent; got += counts.back()) {
+                const std::size_t count = co_await server.recvmany(slots);
+                counts.push_back(count);
+            }
+        }
+        EXPECT_EQ(counts, (std::vector<std::size_t>{4, 16, 44, 64}));
+    });
+}
+
 TEST(Datagrams, of_a_batch_are_sent_up_to_the_one_that_fails) {
     asyncio::run([]() -> Coro<> {
         DatagramEndpoint server = co_await open_datagram_endpoint(on_loopback());

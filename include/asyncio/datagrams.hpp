@@ -331,7 +331,8 @@ class DatagramEndpoint {
     // How many datagrams one recvmany() or sendmany() moves at most, by one system call.
     static constexpr std::size_t most_at_once = 64;
     // Fills slots from the first on with what is there, and waits only if that is nothing. Gives
-    // how many were filled: at least one, unless there are no slots. Allocates nothing.
+    // how many were filled: at least one, unless there are no slots; now and then fewer than are
+    // there, after some time in which few came. Allocates nothing.
     detail::IoAwaiter<detail::DatagramRecvMany> recvmany(std::span<DatagramSlot> slots) const {
         return detail::IoAwaiter<detail::DatagramRecvMany>(
             &socket_.state(detail::DatagramRecvMany::name), slots);

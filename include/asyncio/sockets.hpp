@@ -99,6 +99,9 @@ class ASYNCIO_API SocketState final : public Channel, public Pooled, Timed {
     // Of datagrams: the kernel keeps the errors that come back; see report_errors().
     bool queues_errors = false;
     bool may_have_errors = false; // there, which no call has reported yet
+    // How many the next recvmany() asks for at most: what is asked for has to be written down
+    // first.
+    std::uint8_t batch = 64;
 
   private:
     void loop_closed() noexcept override {
