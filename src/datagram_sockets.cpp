@@ -111,8 +111,7 @@ OpenedDatagramSocket first_socket_of(const std::vector<std::optional<Address>>& 
         }
     }
     if (first_failure != nullptr) std::rethrow_exception(first_failure);
-    throw ValueError("can not get address information: local_addr and remote_addr have no address "
-                     "of the same family");
+    throw ValueError("local_addr and remote_addr have no address of the same family");
 }
 
 } // namespace

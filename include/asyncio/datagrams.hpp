@@ -54,8 +54,9 @@ class DatagramOptions {
         local_host_ = nullptr;
         return *this;
     }
-    // The same by a host, which is a name or a numeric address; empty, it is every interface. It is
-    // looked up as the endpoint is made, which throws GaiError if it has no address.
+    // The same by a host, which is a name or a numeric address; empty, it is every interface, of
+    // IPv4 unless family() says AF_INET6. It is looked up as the endpoint is made, which throws
+    // GaiError if it has no address.
     DatagramOptions& local_addr(std::string host, int port) {
         local_host_ = std::make_shared<const HostAndPort>(std::move(host), port);
         local_.reset();
