@@ -54,6 +54,13 @@ Coro<> naps(Token token, int seconds) {
     EXPECT_GT(token.use_count(), 0);
 }
 
+// Two that end at the same time, and one later.
+std::vector<asyncio::Task<>> three_naps(const Token& token) {
+    std::vector<asyncio::Task<>> tasks;
+    for (const int seconds : {1, 1, 3}) tasks.push_back(create_task(naps, token, seconds));
+    return tasks;
+}
+
 } // namespace
 
 TEST(CancelEverywhere, sleeps) {
@@ -236,10 +243,7 @@ TEST(CancelEverywhere, a_body_that_swallows_the_cancel_and_goes_on) {
 TEST(CancelEverywhere, as_completed) {
     EXPECT_GE(cancel_everywhere(
                   [](Token token) -> Coro<> {
-                      std::vector<asyncio::Task<>> tasks;
-                      tasks.push_back(create_task(naps, token, 1));
-                      tasks.push_back(create_task(naps, token, 1));
-                      tasks.push_back(create_task(naps, token, 3));
+                      const auto tasks = three_naps(token);
                       auto ended = as_completed(tasks, 9s);
                       while (auto task = co_await ended.next()) EXPECT_TRUE(task->done());
                   },
@@ -308,10 +312,7 @@ TEST(CancelEverywhere, timeouts) {
 TEST(CancelEverywhere, wait) {
     EXPECT_GE(cancel_everywhere(
                   [](Token token) -> Coro<> {
-                      std::vector<asyncio::Task<>> tasks;
-                      tasks.push_back(create_task(naps, token, 1));
-                      tasks.push_back(create_task(naps, token, 1));
-                      tasks.push_back(create_task(naps, token, 3));
+                      const auto tasks = three_naps(token);
                       const auto first = co_await wait(tasks, asyncio::FIRST_COMPLETED, 5s);
                       EXPECT_GE(first.done.size(), 1U);
                       co_await wait(tasks, asyncio::ALL_COMPLETED, 1s);

@@ -98,6 +98,10 @@ TEST(Server, listens_on_several_hosts_and_shares_a_port_that_was_drawn) {
         server.close();
         EXPECT_TRUE(server.sockets().empty());
         co_await server.wait_closed();
+        // In braces, where they would be taken for two ends of one string.
+        auto starting = start_server(echo, {"127.0.0.1", "127.0.0.2"}, 0);
+        server = co_await std::move(starting);
+        EXPECT_EQ(server.sockets().size(), 2U);
     });
 }
 

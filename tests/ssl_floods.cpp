@@ -196,6 +196,13 @@ Coro<> expect_greeting(Peer& peer, asyncio::StreamReader reader, std::string sea
     const std::string text = co_await reader.readexactly(2);
     EXPECT_EQ(text, "hi");
 }
+Coro<asyncio::Streams> greeted(Peer& peer, asyncio::Socket socket) {
+    auto opening = create_task(asyncio::open_connection(options_for(std::move(socket))));
+    co_await peer.handshake();
+    asyncio::Streams streams = co_await opening;
+    co_await expect_greeting(peer, streams.first, peer.sealed("hi"));
+    co_return streams;
+}
 
 constexpr int many = 10'000; // of what has 27 bytes
 
@@ -204,11 +211,8 @@ constexpr int many = 10'000; // of what has 27 bytes
 TEST(SslFloods, of_changes_of_keys_do_not_hold_up_others_while_a_stream_is_read) {
     asyncio::run(with_a_flood(), []() -> Coro<> {
         auto both = asyncio::Socket::pair();
-        auto opening = create_task(asyncio::open_connection(options_for(std::move(both.first))));
         Peer peer(std::move(both.second));
-        co_await peer.handshake();
-        auto [reader, writer] = co_await opening;
-        co_await expect_greeting(peer, reader, peer.sealed("hi"));
+        auto [reader, writer] = co_await greeted(peer, std::move(both.first));
         begin_flood(descriptor_of(writer), peer.changes_of_keys(many));
         const Turns others;
         co_await peer.send(peer.sealed("hello"));
@@ -250,11 +254,8 @@ TEST(SslFloods, of_changes_of_keys_do_not_hold_up_others_while_a_transport_recei
 TEST(SslFloods, of_requests_for_new_keys_are_cut_off_when_nobody_takes_the_answers) {
     asyncio::run(with_a_flood(), []() -> Coro<> {
         auto both = asyncio::Socket::pair();
-        auto opening = create_task(asyncio::open_connection(options_for(std::move(both.first))));
         Peer peer(std::move(both.second));
-        co_await peer.handshake();
-        auto [reader, writer] = co_await opening;
-        co_await expect_greeting(peer, reader, peer.sealed("hi"));
+        auto [reader, writer] = co_await greeted(peer, std::move(both.first));
         asyncio_test::make_small(writer);
         begin_flood(descriptor_of(writer), peer.changes_of_keys(many, SSL_KEY_UPDATE_REQUESTED));
         co_await peer.send(peer.sealed("hello"));
@@ -272,11 +273,8 @@ TEST(SslFloods, of_requests_for_new_keys_are_cut_off_when_nobody_takes_the_answe
 TEST(SslFloods, of_the_outer_session_do_not_hold_up_others_during_the_inner_handshake) {
     asyncio::run(with_a_flood(), []() -> Coro<> {
         auto both = asyncio::Socket::pair();
-        auto opening = create_task(asyncio::open_connection(options_for(std::move(both.first))));
         Peer peer(std::move(both.second));
-        co_await peer.handshake();
-        auto [reader, writer] = co_await opening;
-        co_await expect_greeting(peer, reader, peer.sealed("hi"));
+        auto [reader, writer] = co_await greeted(peer, std::move(both.first));
         auto upgrading = create_task([](asyncio::StreamWriter to) -> Coro<> {
             co_await to.start_tls(client_context(), StartTlsOptions().server_hostname("localhost"));
         }(writer));

@@ -322,14 +322,22 @@ TEST(TlsInTls, fails_to_begin_on_a_connection_that_is_closed_meanwhile) {
     });
 }
 
+namespace {
+
+auto echo_inside(const ssl::Context& inside) {
+    return [&inside](StreamReader reader, StreamWriter writer) -> Coro<> {
+        co_await writer.start_tls(inside);
+        co_await echo(reader, writer);
+    };
+}
+
+} // namespace
+
 TEST(TlsInTls, may_be_cancelled_at_every_await) {
     const ssl::Context of_server = server_context();
     const ssl::Context of_client = client_context();
     const ssl::Context inside = inner_server();
-    const auto handler = [&](StreamReader reader, StreamWriter writer) -> Coro<> {
-        co_await writer.start_tls(inside);
-        co_await echo(reader, writer);
-    };
+    const auto handler = echo_inside(inside);
     const int cancels = asyncio::testing::cancel_everywhere(
         [&](asyncio::testing::LeakToken token) -> Coro<> {
             asyncio::get_running_loop().set_exception_handler(
@@ -382,10 +390,7 @@ TEST(TlsInTls, is_dropped_with_a_loop_that_closes_wherever_it_is) {
     const ssl::Context of_server = server_context();
     const ssl::Context of_client = client_context();
     const ssl::Context inside = inner_server();
-    const auto handler = [&](StreamReader reader, StreamWriter writer) -> Coro<> {
-        co_await writer.start_tls(inside);
-        co_await echo(reader, writer);
-    };
+    const auto handler = echo_inside(inside);
     const auto talk = [&]() -> Coro<> {
         auto server = co_await serve(handler, of_server);
         auto [reader, writer] =

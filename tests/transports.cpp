@@ -73,8 +73,9 @@ TEST(Transports, of_a_server_and_a_client_talk) {
         const auto client = [] { return std::make_unique<Recorder>(); };
         auto created = co_await asyncio::create_connection(client, "127.0.0.1", port);
         created.transport.write("hello, ");
-        const std::vector<std::string> parts = {"wo", "r", "ld"};
+        const std::vector<std::string> parts = {"wo", "r"};
         created.transport.writelines(parts);
+        created.transport.writelines({"l", "d"});
         co_await until([&] { return created.protocol->received == "hello, world"; });
         EXPECT_EQ(created.transport.get_extra_info(asyncio::peername).port(), port);
         EXPECT_EQ(created.transport.get_extra_info(asyncio::sockname),
@@ -529,6 +530,15 @@ TEST(Transports, close_and_abort_in_every_callback) {
                 EXPECT_EQ(protocol->loss, nullptr) << at << aborts;
             }
         }
+    });
+}
+
+TEST(Transports, are_served_on_hosts_in_braces) {
+    asyncio::run([]() -> Coro<> {
+        const auto factory = [] { return std::make_shared<Echo>(); };
+        auto starting = asyncio::create_server(factory, {"127.0.0.1", "127.0.0.2"}, 0);
+        auto server = co_await std::move(starting);
+        EXPECT_EQ(server.sockets().size(), 2U);
     });
 }
 
